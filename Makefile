@@ -46,8 +46,8 @@ test: $(VENV)/dev.stamp
 PYTHONS = $(shell for v in 3.11 3.12 3.13; do \
   for python in python$$v $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$v.*/bin/python; do \
     if $$python -c 0 2>/dev/null; then echo $$python; break; fi; done; done)
-TORCH_FREE := $(addprefix tests/curriculum/, test_units.py fs/test_files.py config/test_entries.py config/test_shipped_files.py \
-  config/test_yaml.py plan/test_golden_steps.py plan/test_learning_rate.py compiler/test_compile.py \
+TORCH_FREE := $(addprefix tests/curriculum/, test_units.py fs/test_files.py config/test_entries.py config/test_entry_refusals.py config/test_shipped_files.py \
+  config/test_yaml.py plan/test_golden_steps.py plan/test_learning_rate.py compiler/test_branches.py compiler/test_compile.py \
   compiler/test_lineage.py)
 test-pythons: $(VENV)/dev.stamp
 	@own=$$($(BIN)/python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); failed=; running=; \

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import commands
 import pytest
-from projects import BuiltOnce, write_small_project
+from projects import BuiltOnce, InProcess, write_prepared_project, write_small_project
 
 # Before torch is imported: its threads would wait by spinning, and two workers share the cores with what they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -60,6 +60,12 @@ def small_project(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def prepared_project(tmp_path: Path, finished: Path) -> Path:
+    """`small_project` with its text prepared."""
+    return write_prepared_project(tmp_path / "project", finished)
+
+
+@pytest.fixture
 def curriculum() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the command line in a project folder; with `fresh=True` as a person does, in an interpreter of its own."""
 
@@ -70,6 +76,23 @@ def curriculum() -> Callable[..., subprocess.CompletedProcess[str]]:
                 f"curriculum {' '.join(words)} ended with {done.returncode}\n{done.stdout}\n{done.stderr}"
             )
         return done
+
+    return run
+
+
+@pytest.fixture
+def in_process(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> InProcess:
+    """Run the command line in a project folder, in this process: exit code, standard output and standard error."""
+    from curriculum.__main__ import main
+
+    def run(project: Path, *words: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(project)
+        monkeypatch.setattr("sys.argv", ["curriculum", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, out, err
 
     return run
 

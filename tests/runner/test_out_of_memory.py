@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
+import commands
 import pytest
 import torch
 
@@ -71,12 +70,8 @@ def test_a_rank_out_of_memory_refuses_the_job_and_a_peer_that_fails_for_it_does_
     attempt = Attempt(Path(job.attempt_folder))
     jobs.save(job, attempt.job)
     for rank, error in (("1", "torch.OutOfMemoryError('CUDA out of memory')"), ("0", "RuntimeError('a peer is gone')")):
-        done = subprocess.run(
-            [sys.executable, "-c", FAILING.format(error=error), str(attempt.job)],
-            env={**os.environ, "RANK": rank},
-            capture_output=True,
-            text=True,
-        )
+        code, environment = FAILING.format(error=error), {**os.environ, "RANK": rank}
+        done = commands.python("-c", code, str(attempt.job), folder=tmp_path, environment=environment)
         assert done.returncode == 1, done.stderr
         outcome = attempt.read_outcome()
         assert outcome is not None

@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 
+import commands
 import pytest
 import torch.distributed as dist
+from projects import BuiltOnce
 
 from curriculum.artifacts import jobs
 from curriculum.artifacts.stage_folder import Attempt
@@ -31,6 +31,16 @@ def as_rank(rank: int, port: int) -> dict[str, str]:
     """The environment of one of two ranks."""
     ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
     return {**os.environ, **ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
+
+
+def two_ranks(attempt: Attempt, *, limit: int) -> list[commands.Started]:
+    """Two ranks that hang: rank 0 waits for rank 1, which does not come."""
+    script, port = Path(__file__).parents[1] / "support" / "hung_rank.py", free_port()
+    words = (str(script), str(attempt.path), str(limit))
+    return [
+        commands.start_python(*words, folder=attempt.path, environment=as_rank(rank, port), out=1, err=2)
+        for rank in range(2)
+    ]
 
 
 @pytest.mark.promise("A rank that waits longer than the limit, also before the first step, writes its stacks and exits")
@@ -52,13 +62,8 @@ def test_a_rank_that_waits_in_vain_for_the_others_before_the_first_step_writes_i
         machine=jobs.Machine(device="cpu", threads=1, hang_limit=2.0),
     )
     jobs.save(job, attempt / "job.json")
-    done = subprocess.run(
-        [sys.executable, "-m", "runner", str(attempt / "job.json")],
-        env=as_rank(1, free_port()),
-        timeout=120,
-        capture_output=True,
-        check=False,
-    )
+    rank = as_rank(1, free_port())
+    done = commands.python("-m", "runner", str(attempt / "job.json"), folder=tmp_path, environment=rank)
     assert done.returncode != 0
     said = Attempt(attempt).stacks(1).read_text()
     assert "Timeout" in said, done.stderr
@@ -67,19 +72,20 @@ def test_a_rank_that_waits_in_vain_for_the_others_before_the_first_step_writes_i
 
 
 @pytest.fixture(scope="module")
-def hung(tmp_path_factory: pytest.TempPathFactory) -> Attempt:
+def hung(built_once: BuiltOnce) -> Attempt:
     """The attempt of two ranks that ended at their limit: rank 0 waited for rank 1, which did not come."""
-    attempt, port = Attempt(tmp_path_factory.mktemp("0001")), free_port()
-    script = Path(__file__).parents[1] / "support" / "hung_rank.py"
-    ranks = [
-        subprocess.Popen([sys.executable, str(script), str(attempt), "4"], env=as_rank(rank, port)) for rank in range(2)
-    ]
+    return Attempt(built_once("hung-ranks", hang))
+
+
+def hang(folder: Path) -> None:
+    folder.mkdir()
+    attempt = Attempt(folder)
+    ranks = two_ranks(attempt, limit=4)
     try:
         assert [rank.wait(60) for rank in ranks] == [1, 1]
     finally:
         for rank in ranks:
             rank.kill()
-    return attempt
 
 
 @pytest.mark.promise("A rank that hangs leaves its last collectives beside its stacks")
@@ -94,12 +100,8 @@ def test_a_rank_that_hangs_leaves_its_last_collectives_beside_its_stacks(hung: A
 
 
 def test_a_request_for_stacks_writes_the_collectives_too_and_ends_nothing(tmp_path: Path) -> None:
-    attempt, port = Attempt(tmp_path), free_port()
-    script = Path(__file__).parents[1] / "support" / "hung_rank.py"
-    ranks = [
-        subprocess.Popen([sys.executable, str(script), str(attempt), "60"], env=as_rank(rank, port))
-        for rank in range(2)
-    ]
+    attempt = Attempt(tmp_path)
+    ranks = two_ranks(attempt, limit=60)
     try:
         until = time.monotonic() + 60
         while not all(attempt.stacks(rank).exists() for rank in range(2)) and time.monotonic() < until:

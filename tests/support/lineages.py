@@ -6,7 +6,9 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from curriculum.compiler.lineage import parse_address
 from curriculum.config.project import Project
+from curriculum.runs.branch import Change, branch
 
 LENGTH = 4
 
@@ -45,3 +47,9 @@ def project_of(files: Mapping[str, str], folder: Path | None = None) -> Project:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return Project(root)
+
+
+def branched(project: Project, point: str, name: str, size: str = "full", **change: object) -> Project:
+    """The project once `curriculum branch POINT NAME` has written its file."""
+    branch(project, parse_address(point), name, Change(**change), size)  # type: ignore[arg-type]
+    return Project(project.root)

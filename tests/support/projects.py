@@ -5,13 +5,9 @@ from __future__ import annotations
 import functools
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 from curriculum.artifacts import jobs
 from curriculum.artifacts.jobs import TrainJob
@@ -85,7 +81,26 @@ def write_small_project(root: Path, *, texts: bool = True) -> Path:
     return root
 
 
+def write_prepared_project(root: Path, finished: Path) -> Path:
+    """The small project with its text as `finished` has prepared it."""
+    write_small_project(root)
+    shutil.copytree(finished / "data", root / "data")
+    return root
+
+
 BuiltOnce = Callable[[str, Callable[[Path], None]], Path]
+InProcess = Callable[..., tuple[int, str, str]]
+
+
+def with_files(finished: Path, project: Path, files: Mapping[str, str]) -> Path:
+    """A copy of a finished project with more files, whose machine trains two lineages at a time."""
+    shutil.copytree(finished, project)
+    for name, text in files.items():
+        (project / name).parent.mkdir(exist_ok=True)
+        (project / name).write_text(text)
+    machines = project / "machines.yaml"
+    machines.write_text(machines.read_text().replace("threads: 1}", "threads: 1, workers: 2}"))
+    return project
 
 
 def job_of(finished: Path, folder: Path) -> TrainJob:

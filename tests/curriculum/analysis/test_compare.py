@@ -3,37 +3,30 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
-import math
+import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import commands
 import numpy as np
 import pytest
-from projects import BuiltOnce
+from comparisons import CONTROL, FULL, NAMES, comparison, sets
 from rich.console import Console
 
 from curriculum import fs
 from curriculum.analysis import claims, compare
 from curriculum.analysis.bootstrap import paired
-from curriculum.analysis.claims import Claim
-from curriculum.analysis.compare import Comparison, Row
 from curriculum.analysis.measured_windows import mismatch
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.evaluations import write_sets
 from curriculum.artifacts.stage_folder import StageFolder
-from curriculum.cli.view.compare import broken, compare_view
 from curriculum.cli.view.runs import result_view
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
@@ -41,67 +34,18 @@ from curriculum.data.dataset import Dataset
 from curriculum.data.manifest import HELD_OUT
 from curriculum.errors import Drift, NotFound
 from curriculum.report.html import write
-from curriculum.report.svg import shapes
 from curriculum.runs import held_out
 from curriculum.runs.measurements import Point
-from curriculum.units import show_exact
 
 HTML = "{http://www.w3.org/1999/xhtml}"
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 
-FULL = ("--size", "full")
-NAMES = ("trunk", "variant", "control")
-CONTROL = """\
-about: the variant's cooldown with the batch kept
-from: variant/continual
-stages:
-  - {name: cooldown, until: 12288}
-"""
 LATER = """\
 about: leaves the trunk inside its second stage
 from: trunk@8192
 stages:
   - {name: later, until: 12288, mixture: mixed, batch: 32 sequences}
 """
-
-
-@pytest.fixture(scope="session")
-def three(finished: Path, built_once: BuiltOnce) -> Path:
-    """A project whose trunk, variant and control are trained; read only."""
-
-    def build(root: Path) -> None:
-        shutil.copytree(finished, root)  # its variant is trained
-        (root / "stages/control.yaml").write_text(CONTROL)
-        for name in NAMES:
-            commands.run("run", name, *FULL, folder=root, check=True)
-
-    return built_once("three", build)
-
-
-@pytest.fixture
-def copy(three: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(three, tmp_path / "copy"))
-
-
-@pytest.fixture(scope="session")
-def filled(three: Path, built_once: BuiltOnce) -> Path:
-    """The same, its gaps filled by one `compare`; read only."""
-
-    def build(root: Path) -> None:
-        shutil.copytree(three, root)
-        commands.run("compare", *NAMES, *FULL, folder=root, check=True)
-
-    return built_once("filled", build)
-
-
-def comparison(root: Path, *names: str, against: str | None = None) -> Comparison:
-    project = Project(root)
-    return compare.compare([PreparedText.open(project, name, "full") for name in names or NAMES], against)
-
-
-def sets(root: Path, stage: str, position: int) -> dict[str, Any]:
-    path = root / "runs/full" / stage / "evaluations" / f"g0-{position:016d}.json"
-    return json.loads(path.read_bytes())["sets"]
 
 
 # --- the trunk and the rows ---
@@ -463,7 +407,7 @@ def test_a_checkpoint_of_another_plan_is_never_measured(copy: Path) -> None:
     )
     jobs.save(job, attempt / "job.json")
     assert jobs.load(attempt / "job.json") == job
-    done = subprocess.run([sys.executable, "-m", "runner", str(attempt / "job.json")], capture_output=True)
+    done = commands.python("-m", "runner", str(attempt / "job.json"), folder=copy)
     assert done.returncode == 2
     assert "another plan" in json.loads((attempt / "outcome.json").read_bytes())["message"]
 
@@ -475,171 +419,23 @@ def test_a_checkpoint_of_another_plan_is_never_measured(copy: Path) -> None:
 def test_filling_that_is_interrupted_goes_on_to_the_same_figures(
     copy: Path, filled: Path, curriculum: Curriculum
 ) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "curriculum", "compare", *NAMES, *FULL],
-        cwd=copy,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    environment, printed = {**os.environ, "OMP_NUM_THREADS": "1"}, copy / "printed"
+    with printed.open("w") as out:
+        streams = {"out": out.fileno(), "err": out.fileno()}
+        process = commands.start("compare", *NAMES, *FULL, folder=copy, environment=environment, **streams)
     attempts = copy / "runs/full/trunk/continual/attempts"
     before = set(attempts.iterdir())
     until = time.monotonic() + 60
     while set(attempts.iterdir()) == before and time.monotonic() < until:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 130, said
+    code, said = process.wait(60), " ".join(printed.read_text().split())
+    assert code == 130, said
     assert "resume with: curriculum compare trunk variant control" in said
     assert "code" not in sets(copy, "trunk/cooldown", 12288)
     curriculum(copy, "compare", *NAMES, *FULL)
     for stage, position in (("trunk/continual", 9216), ("trunk/cooldown", 12288)):
         assert sets(copy, stage, position) == sets(filled, stage, position)
-
-
-# --- marks ---
-
-
-def test_the_marks_of_a_recipe_follow_from_roles(filled: Path) -> None:
-    found = {mark.claim: mark for mark in claims.check_claims(comparison(filled))}
-    assert list(found) == [
-        "variant: code falls after the branch",
-        "control: code falls after the branch",
-        "variant: prose ends above trunk's",
-        "control: prose ends above trunk's",
-        "variant against control, apart since 9,216 tokens: prose",
-        "variant against control, apart since 9,216 tokens: code",
-    ]
-    falls = found["variant: code falls after the branch"]
-    assert falls.verdict == claims.SHOWN
-    assert falls.first is not None
-    assert falls.second is not None
-    assert falls.figure is not None
-    assert falls.first - falls.second == pytest.approx(falls.figure.mean, abs=2e-6)
-    assert [mark.must for mark in found.values()] == [True] * 4 + [False] * 2
-    assert {mark.verdict for mark in found.values() if not mark.must} == {claims.MEASURED}
-
-
-def with_losses(filled: Path, losses: dict[str, dict[str, float]], *names: str) -> Comparison:
-    """The comparison with the last stages' losses shifted, per variant and source, by so many nats."""
-    found = comparison(filled, *names)
-    measured = {point: dict(sets) for point, sets in found.measured.items()}
-    for name, shifts in losses.items():
-        point = found.rows[-1].points[found.names.index(name)]
-        assert point is not None
-        for source, loss in shifts.items():
-            entry = measured[point][source]
-            windows = [loss + 0.01 * (n % 3 - 1) for n in range(len(entry["per_window"]))]
-            measured[point][source] = {**entry, "loss": loss, "per_window": windows}
-    return replace(found, measured=measured)
-
-
-@pytest.mark.parametrize(
-    ("prose", "verdict", "kept"),
-    [(5.0, claims.SHOWN, True), (1.0, claims.CONTRARY, False), (3.0, claims.NOT_SHOWN, False)],
-)
-def test_a_mark_is_kept_only_when_its_interval_lies_on_the_claimed_side(
-    filled: Path, prose: float, verdict: str, kept: bool
-) -> None:
-    found = claims.check_claims(
-        with_losses(filled, {"trunk": {"prose": 3.0}, "variant": {"prose": prose, "code": 0.5}}, "trunk", "variant")
-    )
-    assert [(mark.claim, mark.verdict) for mark in found] == [
-        ("variant: code falls after the branch", claims.SHOWN),
-        ("variant: prose ends above trunk's", verdict),
-    ]
-    assert claims.all_hold(found) is kept
-
-
-def test_a_domain_that_rose_is_contrary(filled: Path) -> None:
-    found = claims.check_claims(with_losses(filled, {"variant": {"code": 99.0}}, "trunk", "variant"))
-    assert found[0].verdict == claims.CONTRARY
-    assert found[0].must
-
-
-def test_what_was_not_measured_is_not_taken_for_shown(three: Path) -> None:
-    unmeasured = replace(comparison(three), measured={})
-    found = claims.check_claims(unmeasured)
-    assert {mark.verdict for mark in found} == {claims.UNKNOWN}
-    assert not claims.all_hold(found)
-    assert not claims.all_hold([])
-
-
-def test_of_variants_with_different_domains_each_must_be_lowest_on_its_own(filled: Path) -> None:
-    two = with_losses(
-        filled, {"trunk": {"prose": 2.0, "code": 5.0}, "variant": {"prose": 3.0, "code": 1.0}, "control": {"code": 4.0}}
-    )
-    point = two.rows[-1].points
-    measured = {p: dict(sets) for p, sets in two.measured.items()}
-    for at, loss in ((0, 6.0), (1, 5.5), (2, 1.0)):
-        windows = measured[point[at]]["code"]["windows"]
-        measured[point[at]]["verse"] = {**measured[point[at]]["code"], "loss": loss, "per_window": [loss] * windows}
-        measured[point[at]]["code"]["per_window"] = [(5.0, 1.0, 4.0)[at]] * windows
-    lineages = tuple(replace(c, sources={**c.sources, "verse": c.sources["prose"]}) for c in two.lineages)
-    rivals = replace(two, domains=((), ("code",), ("verse",)), measured=measured, lineages=lineages)
-
-    def lowest(found: list[Claim]) -> dict[str, str]:
-        return {mark.claim: mark.verdict for mark in found if "lowest of all" in mark.claim}
-
-    found = lowest(claims.check_claims(rivals))
-    assert found["variant: lowest of all on code; next is control"] == claims.SHOWN
-    assert found["control: lowest of all on verse; next is variant"] == claims.SHOWN
-    measured[point[2]]["code"]["per_window"] = [0.5] * windows
-    found = lowest(claims.check_claims(rivals))
-    assert found["variant: lowest of all on code; next is control"] == claims.CONTRARY
-
-
-@pytest.mark.promise("`compare --check` fails unless every claim of the recipe that must show does")
-def test_check_ends_with_1_unless_every_mark_that_must_show_does(filled: Path, curriculum: Curriculum) -> None:
-    found = claims.check_claims(comparison(filled))
-    plain = curriculum(filled, "compare", *NAMES, *FULL)
-    assert plain.returncode == 0
-    checked = curriculum(filled, "compare", *NAMES, *FULL, "--check", check=False)
-    assert checked.returncode == (0 if claims.all_hold(found) else 1)
-    nothing = curriculum(filled, "compare", "variant", "control", *FULL, "--check", check=False)
-    assert nothing.returncode == 1, "without a mark that must show there is nothing to pass"
-
-
-# --- what is shown ---
-
-
-@pytest.mark.parametrize("width", [80, 140])
-def test_the_tables_fit_the_console_and_lose_nothing(filled: Path, width: int) -> None:
-    found = comparison(filled)
-    console = Console(width=width, highlight=False, record=True, file=io.StringIO())
-    console.print(compare_view(found, claims.check_claims(found), ["a note"], width))
-    text = console.export_text()
-    assert max(len(line.rstrip()) for line in text.splitlines()) <= width
-    assert "…" not in text
-    for row in found.rows:
-        for number, point in enumerate(row.points):
-            loss = found.loss(point, "prose")
-            assert row.ends is None or loss is None or f"{loss:.4f}" in text
-            figure = found.difference(point, row.points[0], "prose") if number else None
-            if row.ends and figure is not None and point != row.points[0]:
-                assert f"{figure.mean:+.4f} ±{figure.error:.4f}" in text
-    assert "a note" in text
-
-
-def with_figures_of_its_own(found: Comparison) -> Comparison:
-    """The comparison with made-up losses, so that what is shown of them is the same on every machine."""
-    nats = {"prose": 3.0, "code": 6.0}
-    shift = {"trunk": (0.0, 0.0), "variant": (0.02, -2.0), "control": (0.002, -2.1)}
-
-    def entry(point: Point, source: str) -> dict[str, Any]:
-        loss = nats[source] - point.position / 12288 + shift[point.stage.split("/")[0]][source == "code"]
-        wobble = [0.5 * math.sin(k) + 0.03 * math.cos(3 * k + point.position + len(point.stage)) for k in range(24)]
-        return {
-            "loss": loss + sum(wobble) / 24,
-            "windows": 24,
-            "tokens": 24 * 32,
-            "digest": source,
-            "per_window": [loss + w for w in wobble],
-        }
-
-    measured = {point: {s: entry(point, s) for s in sets} for point, sets in found.measured.items()}
-    documents = {"prose": np.arange(24) // 2, "code": np.arange(24) // 6}
-    return replace(found, measured=measured, documents={(s, 24, 32): numbers for s, numbers in documents.items()})
 
 
 def test_the_documents_of_a_difference_are_those_that_its_windows_are_of(three: Path) -> None:
@@ -668,110 +464,3 @@ def test_windows_of_another_length_are_not_compared() -> None:
     entry = {"digest": "one", "windows": 8, "tokens": 8 * 32, "per_window": [1.0] * 8}
     assert mismatch(entry, entry) is None
     assert "windows of 64 tokens" in (mismatch(entry, {**entry, "tokens": 8 * 64}) or "")
-
-
-@pytest.mark.promise("What the commands print is pinned, on terminals of 80 and 140 columns and without one")
-@pytest.mark.parametrize("width", [80, 140])
-def test_what_is_shown_is_pinned(filled: Path, width: int, pytestconfig: pytest.Config) -> None:
-    found = with_figures_of_its_own(comparison(filled))
-    console = Console(width=width, highlight=False, record=True, file=io.StringIO())
-    console.print(compare_view(found, claims.check_claims(found), ["a note"], width))
-    shown = "\n".join(line.rstrip() for line in console.export_text().splitlines()) + "\n"
-    pinned = Path(__file__).parent / "compare" / f"{width}.txt"
-    if pytestconfig.getoption("--rewrite"):
-        pinned.write_text(shown)
-    assert shown == pinned.read_text()
-
-
-def test_json_holds_every_row_point_and_difference(filled: Path, curriculum: Curriculum) -> None:
-    shown = json.loads(curriculum(filled, "compare", *NAMES, *FULL, "--json", "--against", "variant").stdout)
-    assert shown["against"] == "variant"
-    assert shown["trunk"] == {"stages": ["trunk/basic"], "position": 6144}
-    last = shown["sources"]["code"][-1]["variants"]
-    assert last["variant"]["difference"] is None
-    assert last["trunk"]["difference"]["mean"] > 0
-    assert last["control"]["checkpoint"] == {"stage": "control/cooldown", "position": 12288}
-    assert [claim["must"] for claim in shown["claims"]].count(True) == 4
-
-
-def test_json_is_nothing_but_json_while_gaps_are_filled(copy: Path, curriculum: Curriculum) -> None:
-    done = curriculum(copy, "compare", *NAMES, *FULL, "--json")
-    shown = json.loads(done.stdout)
-    held_out = {source: (found["windows"], found["documents"]) for source, found in shown["held_out"].items()}
-    assert shown["replicates"] == 1
-    assert shown["notes"] == [
-        f"{source}: {windows} held-out windows are of {documents} documents; "
-        "below 30, a standard error is itself uncertain"
-        for source, (windows, documents) in sorted(held_out.items(), reverse=True)
-    ]
-    assert "held-out loss" in done.stderr
-
-
-def test_the_picture_draws_a_panel_a_source_and_names_every_variant(filled: Path, curriculum: Curriculum) -> None:
-    said = curriculum(filled, "compare", *NAMES, *FULL).stdout
-    path = filled / "runs/full/compare-trunk-variant-control.svg"
-    assert f"the curves: {path.relative_to(filled)}" in said
-    root = ElementTree.fromstring(path.read_text())
-    texts = ["".join(node.itertext()) for node in root.iter("{http://www.w3.org/2000/svg}text")]
-    for source, role in (("prose", "general"), ("code", "domain")):
-        assert {source, role} <= {*texts}
-    found = comparison(filled)
-    for source in found.sources:
-        for name, point in zip(NAMES, found.rows[-1].points, strict=True):
-            assert f"{name} {found.loss(point, source):.3f}" in texts
-    height = float(root.attrib["viewBox"].split()[3])
-    for node in root.iter():
-        assert 0 <= float(node.attrib.get("y", 0)) <= height
-
-
-def test_names_of_variants_end_up_below_each_other_in_the_picture() -> None:
-    ends = [(600.0, y, name, 1) for y, name in ((100.0, "a"), (101.0, "b"), (102.0, "c"), (103.0, "d"))]
-    drawn = [part for part in shapes.end_labels(ends, 640, 50.0, 110.0) if part.startswith("<text")]
-    heights = [float(part.split('y="')[1].split('"')[0]) for part in drawn]
-    assert all(below - above >= shapes.LABEL_HEIGHT for above, below in itertools.pairwise(heights))
-    assert heights[-1] <= 114.0
-
-
-@pytest.mark.parametrize(
-    ("name", "width", "lines"),
-    [
-        ("v1.1", 15, "v1.1"),
-        ("v1.1-math-code", 15, "v1.1-math-code"),
-        ("v1.1-math-code-control", 15, "v1.1-math-code-\ncontrol"),
-        ("v1.1-math-code-control", 10, "v1.1-math-\ncode-\ncontrol"),
-        ("unbreakable", 5, "unbreakable"),
-    ],
-)
-def test_a_name_is_broken_after_hyphens_only(name: str, width: int, lines: str) -> None:
-    assert broken(name, width) == lines
-
-
-def test_a_row_knows_how_far_its_points_lie_apart() -> None:
-    row = Row("cooldown", (Point("a/x", 100), None, Point("b/x", 90)))
-    assert (row.position, row.apart) == (100, 10)
-
-
-@pytest.mark.promise("`report` shows the differences and errors of `compare`")
-def test_a_report_shows_the_losses_and_differences_that_compare_shows(filled: Path) -> None:
-    found = comparison(filled)
-    page = ElementTree.fromstring(write.render(Project(filled), NAMES, "full").removeprefix("<!DOCTYPE html>\n"))
-    text = " ".join("".join(page.itertext()).split())
-    label = "Held-out loss of the variants and their differences, ± one standard error"
-    (table,) = (each for each in page.iter(f"{HTML}table") if each.attrib["aria-label"] == label)
-    rows = [[" ".join("".join(cell.itertext()).split()) for cell in row] for row in table.iter(f"{HTML}tr")]
-    assert rows[0] == ["source", "end of", "tokens", *NAMES, "variant less trunk", "control less trunk"]
-    assert rows[1:] == [
-        [
-            source,
-            row.ends or "",
-            show_exact(row.position),
-            *("" if (loss := found.loss(point, source)) is None else f"{loss:.4f}" for point in row.points),
-            *(found.shown_difference(row, number, source).strip() for number in (1, 2)),
-        ]
-        for source in found.sources
-        for row in found.shown_rows(source)
-    ]
-    assert sum("±" in cell for row in rows[1:] for cell in row) > 4
-    assert f"prose {found.measured_on('prose')}" in text
-    assert "another training seed" in text
-    assert "below 30, a standard error is itself uncertain" in text

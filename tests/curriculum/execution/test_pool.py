@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import commands
 import pytest
-from projects import VARIANT, BuiltOnce
+from projects import VARIANT, BuiltOnce, with_files
 
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder
@@ -32,12 +31,7 @@ pytestmark = pytest.mark.promise(
 
 def with_variants(finished: Path, project: Path) -> Path:
     """`finished`, where trunk/basic and variant are trained, with two more variants."""
-    shutil.copytree(finished, project)
-    (project / "stages/twin.yaml").write_text(VARIANT)
-    (project / "stages/second.yaml").write_text(REPLICATE)
-    machines = project / "machines.yaml"
-    machines.write_text(machines.read_text().replace("threads: 1}", "threads: 1, workers: 2}"))
-    return project
+    return with_files(finished, project, {"stages/twin.yaml": VARIANT, "stages/second.yaml": REPLICATE})
 
 
 @pytest.fixture(scope="session")

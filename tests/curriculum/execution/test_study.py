@@ -14,7 +14,7 @@ from typing import Any
 
 import commands
 import pytest
-from projects import BuiltOnce
+from projects import BuiltOnce, with_files
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints
@@ -35,12 +35,7 @@ pytestmark = pytest.mark.promise("A study is run, watched, stopped, verified and
 
 
 def with_study(finished: Path, project: Path) -> Path:
-    shutil.copytree(finished, project)
-    (project / "studies").mkdir()
-    (project / "studies/new.yaml").write_text(STUDY)
-    machines = project / "machines.yaml"
-    machines.write_text(machines.read_text().replace("threads: 1}", "threads: 1, workers: 2}"))
-    return project
+    return with_files(finished, project, {"studies/new.yaml": STUDY})
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import commands
 import pytest
-from projects import BuiltOnce, write_small_project
+from projects import BuiltOnce, write_prepared_project
 
 from curriculum import tables
 from curriculum.artifacts import checkpoints
@@ -39,11 +39,11 @@ def edit(project: Path, file: str, old: str, new: str) -> None:
 
 
 @pytest.fixture(scope="session")
-def half_way(built_once: BuiltOnce) -> Path:
+def half_way(built_once: BuiltOnce, finished: Path) -> Path:
     """`variant` done up to its first own stage, which was stopped where its second checkpoint lies; read only."""
 
     def build(project: Path) -> None:
-        write_small_project(project)
+        write_prepared_project(project, finished)
         edit(project, "stages/trunk.yaml", COSINE, WSD)
         # a second file names a position inside the stage: the checkpoint there is taken and kept
         (project / "stages/short.yaml").write_text("from: variant@8192\nstages: [{name: more, until: 8448}]\n")

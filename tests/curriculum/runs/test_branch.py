@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import io
-import json
 import random
-import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import lineages
 import numpy as np
 import pytest
-from projects import write_small_project
+from lineages import branched
 from rich.console import Console
 
-from curriculum import fs
-from curriculum.artifacts import checkpoints
-from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
 from curriculum.cli.view.plan import plan_view
 from curriculum.compiler.compile import compile_curriculum, compile_resolved, spans
 from curriculum.compiler.lineage import lineage, parse_address, stages_to
@@ -28,12 +20,11 @@ from curriculum.compiler.sources import PreparedInfo
 from curriculum.compiler.summary import summarise
 from curriculum.config.init import init
 from curriculum.config.project import Project
-from curriculum.errors import CheckpointError, ConfigError, CurriculumError, NotFound, PlanError
-from curriculum.execution import import_model
+from curriculum.errors import ConfigError, CurriculumError, NotFound, PlanError
 from curriculum.plan.diff.compare import compare
 from curriculum.plan.diff.timeline import Lineage
 from curriculum.runs import folders
-from curriculum.runs.branch import Change, branch, draft
+from curriculum.runs.branch import Change, draft
 from curriculum.units import Length
 
 
@@ -52,18 +43,13 @@ def stages_of(project: Project, name: str) -> list[tuple[str, int, str, str]]:
     ]
 
 
-def make(project: Project, point: str, name: str, size: str = "full", **change: object) -> Project:
-    branch(project, parse_address(point), name, Change(**change), size)  # type: ignore[arg-type]
-    return Project(project.root)
-
-
 @pytest.mark.promise(
     "`curriculum branch` writes the remaining stages of its parent; when it cannot be planned or written "
     "it leaves neither file nor pin, and without a checkpoint there it names the nearest addresses that "
     "have one"
 )
 def test_a_branch_keeps_the_stages_that_its_parent_has_left_with_the_new_mixture(shipped: Project) -> None:
-    project = make(shipped, "v1.1@1.2T", "mine", mixture="math-code", ramp="6B")
+    project = branched(shipped, "v1.1@1.2T", "mine", mixture="math-code", ramp="6B")
     assert stages_of(project, "mine") == [
         ("basic", 1_500_000_000_000, "math-code", "896 sequences"),
         ("continual", 1_850_000_000_000, "math-code", "896 sequences"),
@@ -75,14 +61,14 @@ def test_a_branch_keeps_the_stages_that_its_parent_has_left_with_the_new_mixture
 
 
 def test_from_a_stage_s_end_the_branch_begins_with_the_next_stage(shipped: Project) -> None:
-    project = make(shipped, "v1.1/basic", "mine", mixture="math-code", ramp="6B")
+    project = branched(shipped, "v1.1/basic", "mine", mixture="math-code", ramp="6B")
     ours, theirs = (compile_curriculum(project, name, "full").stages for name in ("mine", "v1.1-math-code"))
     assert [stage.plan.fingerprint for stage in ours] == [stage.plan.fingerprint for stage in theirs]
 
 
 @pytest.mark.parametrize("point", ["v1.1@1.2T", "v1.1/basic", "v1.1-math-code@1.6T", "v1.1-math-code@1T"])
 def test_a_branch_that_changes_nothing_reads_the_same_tokens_at_the_same_rates(shipped: Project, point: str) -> None:
-    project = make(shipped, point, "mine")
+    project = branched(shipped, point, "mine")
     ours = compile_curriculum(project, "mine", "full").stages
     theirs = compile_curriculum(project, point.split("@")[0].split("/")[0], "full").stages
     assert ours[-1].stop == theirs[-1].stop
@@ -96,7 +82,7 @@ def test_a_branch_that_changes_nothing_reads_the_same_tokens_at_the_same_rates(s
 
 
 def test_a_followed_ramp_is_told_no_longer_than_its_stage(shipped: Project) -> None:
-    project = make(shipped, "v1.1-math-code@1.501T", "brief", until="1.502T")
+    project = branched(shipped, "v1.1-math-code@1.501T", "brief", until="1.502T")
     last = compile_curriculum(project, "brief", "full").stages[-1]
     assert last.ramp_sequences == last.plan.steps * last.plan.batch_sequences
     assert any("the ramp that it follows still has" in note for note in last.notes)
@@ -119,10 +105,10 @@ def test_a_branch_inside_a_ramp_that_changes_nothing_draws_what_its_parent_does(
             ramp.plan.start + (reached + 1) * ramp.plan.batch_tokens,
             compile_curriculum(shipped, "v1.1-math-code", size).scale,
         )
-        project = make(shipped, str(at), f"one-{number}", size)
+        project = branched(shipped, str(at), f"one-{number}", size)
         later = f"one-{number}@{Length(at.position + chance.randint(1, 5_000_000_000), 'tokens')}"
-        project = make(project, later, f"two-{number}", size)  # a branch of that branch
-        project = make(project, str(at), f"other-{number}", size, batch="1792 sequences")
+        project = branched(project, later, f"two-{number}", size)  # a branch of that branch
+        project = branched(project, str(at), f"other-{number}", size, batch="1792 sequences")
         for name in (f"one-{number}", f"two-{number}"):
             ours = compile_curriculum(project, name, size).stages
             assert ours[-1].stop == theirs[-1].stop
@@ -210,28 +196,28 @@ def test_a_branch_at_a_stage_s_edge_takes_its_own_changes_at_once(position: int)
 
 
 def test_an_end_inside_the_ramp_of_the_stage_at_whose_start_a_branch_leaves_is_said(shipped: Project) -> None:
-    project = make(shipped, "v1.1-math-code@1500000001000", "brief", until="1.502T")
+    project = branched(shipped, "v1.1-math-code@1500000001000", "brief", until="1.502T")
     last = compile_curriculum(project, "brief", "full").stages[-1]
     assert last.ramp_sequences == last.plan.steps * last.plan.batch_sequences
     assert any("the ramp that it follows still has" in note for note in last.notes)
 
 
 def test_a_stage_that_has_no_step_left_after_the_branch_is_said_to_have_none(shipped: Project) -> None:
-    project = make(shipped, "v1.1@1499999999000", "mine")
+    project = branched(shipped, "v1.1@1499999999000", "mine")
     stages = compile_curriculum(project, "mine", "full").stages
     assert [stage.name for stage in stages] == ["v1.1/basic", "mine/continual", "mine/cooldown"]
     assert any("`mine/basic` has no step" in note for note in stages[1].notes)
 
 
 def test_a_branch_inside_a_ramp_that_names_the_mixture_again_is_at_it_from_there(shipped: Project) -> None:
-    project = make(shipped, "v1.1-math-code@1.502T", "mine", mixture="math-code")
+    project = branched(shipped, "v1.1-math-code@1.502T", "mine", mixture="math-code")
     first = compile_curriculum(project, "mine", "full").stages[2]
     assert first.ramp_sequences == 0
     assert [blend.ramp for blend in first.plan.blends] == [0]
 
 
 def test_a_later_end_and_another_batch_are_written_where_they_begin(shipped: Project) -> None:
-    project = make(shipped, "v1.1@1.2T", "mine", batch="1792 sequences", until="1.9T", reset_optimizer=True)
+    project = branched(shipped, "v1.1@1.2T", "mine", batch="1792 sequences", until="1.9T", reset_optimizer=True)
     assert stages_of(project, "mine") == [
         ("basic", 1_500_000_000_000, "slimpajama", "1792 sequences"),
         ("continual", 1_850_000_000_000, "slimpajama", "1792 sequences"),
@@ -242,14 +228,14 @@ def test_a_later_end_and_another_batch_are_written_where_they_begin(shipped: Pro
 
 
 def test_an_earlier_end_leaves_the_stages_beyond_it_out(shipped: Project) -> None:
-    project = make(shipped, "v1.1@1.2T", "mine", until="1.3T")
+    project = branched(shipped, "v1.1@1.2T", "mine", until="1.3T")
     assert [(s[0], s[1]) for s in stages_of(project, "mine")] == [("basic", 1_300_000_000_000)]
 
 
 def test_past_its_parent_s_end_a_branch_needs_an_end_of_its_own(shipped: Project) -> None:
     with pytest.raises(PlanError, match="has no stage left"):
-        make(shipped, "v1.1", "mine")
-    project = make(shipped, "v1.1", "mine", until="2.5T")
+        branched(shipped, "v1.1", "mine")
+    project = branched(shipped, "v1.1", "mine", until="2.5T")
     assert stages_of(project, "mine") == [("continued", 2_500_000_000_000, "slimpajama", "3584 sequences")]
 
 
@@ -259,7 +245,7 @@ def test_what_a_variant_s_file_states_above_its_stages_is_repeated(shipped: Proj
         "learning_rate: {shape: constant, max: 2e-4}\n"
         "stages:\n  - {name: on, until: 1.7T, rewarm: 2B}\n"
     )
-    project = make(Project(shipped.root), "odd@1T", "mine")
+    project = branched(Project(shipped.root), "odd@1T", "mine")
     first = next(leg.setting for leg in lineage(project, "mine") if leg.setting.stage == "on")
     assert first.learning_rate.shape == "constant"
     assert str(first.every.checkpoint) == "1B"
@@ -267,18 +253,18 @@ def test_what_a_variant_s_file_states_above_its_stages_is_repeated(shipped: Proj
 
 
 def test_two_stages_of_one_name_in_the_parent_s_lineage_get_two_names(shipped: Project) -> None:
-    project = make(
+    project = branched(
         shipped, "v1.1@1T", "one", batch="1792 sequences"
     )  # its first stage is called `basic`, as the trunk's
-    project = make(project, "one@0.5T", "two")
+    project = branched(project, "one@0.5T", "two")
     assert [s[0] for s in stages_of(project, "two")] == ["basic", "basic-again", "continual", "cooldown"]
-    project = make(project, "v1.1@1T", "three")  # without a change it is one stage
-    project = make(project, "three@0.5T", "four", until="1.2T")
+    project = branched(project, "v1.1@1T", "three")  # without a change it is one stage
+    project = branched(project, "three@0.5T", "four", until="1.2T")
     assert [s[:2] for s in stages_of(project, "four")] == [("basic", 1_200_000_000_000)]
 
 
 def test_a_plan_calls_two_stages_of_one_name_by_their_curricula_too(shipped: Project) -> None:
-    project = make(shipped, "v1.1@1.2T", "mine", mixture="math-code", ramp="6B")
+    project = branched(shipped, "v1.1@1.2T", "mine", mixture="math-code", ramp="6B")
     compiled = compile_curriculum(project, "mine", "rehearsal")
     summary = summarise(project, compiled, "local", project.machine("local"))
     console = Console(width=100, file=io.StringIO())
@@ -289,20 +275,6 @@ def test_a_plan_calls_two_stages_of_one_name_by_their_curricula_too(shipped: Pro
         assert len([line for line in lines if line.startswith(begin)]) == 2, begin  # stages, then sources
         assert any(line.startswith(f"  {begin.strip()}: `every: checkpoint`") for line in lines)
     assert any(line.startswith("ramp in mine/basic: ") for line in lines)
-
-
-def test_branch_says_in_json_what_it_wrote_and_kept(
-    small_project: Path, curriculum: Callable[..., subprocess.CompletedProcess[str]]
-) -> None:
-    put_checkpoint(Project(small_project).stage_folder("full", "trunk", "basic"), 4096)
-    words = ("branch", "trunk@4096", "mine", "--mixture", "mixed", "--ramp", "512 tokens", "--size", "full", "--json")
-    said = json.loads(curriculum(small_project, *words).stdout)
-    assert said["file"] == "stages/mine.yaml"
-    assert said["text"] == (small_project / "stages/mine.yaml").read_text()
-    assert said["leaves"] == {"stage": "trunk/basic", "position": 4096}
-    assert said["checkpoint"] == checkpoint_name(0, 4096)
-    assert said["comparison"]["parts"][0]["position"] >= 4096
-    assert [stage["stage"] for stage in said["plan"]["stages"]] == ["basic", "basic", "continual", "cooldown"]
 
 
 def test_a_position_is_written_without_losing_a_token(shipped: Project) -> None:
@@ -336,91 +308,9 @@ def test_what_cannot_be_planned_is_refused_and_nothing_is_written(
 ) -> None:
     before = sorted(path.name for path in (shipped.root / "stages").iterdir())
     with pytest.raises(error, match=what):
-        make(shipped, point, name, **change)
+        branched(shipped, point, name, **change)
     assert sorted(path.name for path in (shipped.root / "stages").iterdir()) == before
     assert not shipped.runs.exists()
-
-
-def test_a_branch_that_ends_earlier_keeps_the_checkpoints_up_to_there(tmp_path: Path) -> None:
-    project = Project(write_small_project(tmp_path / "project"))
-    trunk = project.root / "stages/trunk.yaml"
-    trunk.write_text(trunk.read_text().replace("until: 9216}", "until: 9216, keep: [7k, 8k, 11k]}"))
-    project = make(Project(project.root), "trunk/basic", "mine", until="8000")
-    assert [str(position) for position in lineage(project, "mine")[-1].setting.keep] == ["7k", "8k"]
-    project = make(project, "trunk@5k", "whole")
-    assert [[str(p) for p in s.setting.keep] for s in lineage(project, "whole")[-2:]] == [["7k", "8k", "11k"]] * 2
-
-
-def trained(project: Project, curriculum: str, stage: str, positions: list[int]) -> Path:
-    """A stage folder with checkpoints at the given positions, as a run leaves them."""
-    folder = project.stage_folder("full", curriculum, stage)
-    for position in positions:
-        put_checkpoint(folder, position)
-    return folder
-
-
-def put_checkpoint(folder: Path, position: int) -> None:
-    path = folder / "checkpoints" / checkpoint_name(0, position)
-    path.mkdir(parents=True)
-    (path / "state.json").write_text('{"history": "none"}')
-    checkpoints.seal(path)
-
-
-@pytest.mark.promise(
-    "`curriculum branch` writes the remaining stages of its parent; when it cannot be planned or written "
-    "it leaves neither file nor pin, and without a checkpoint there it names the nearest addresses that "
-    "have one"
-)
-def test_where_no_checkpoint_was_kept_the_nearest_before_and_after_are_named(tmp_path: Path) -> None:
-    project = Project(write_small_project(tmp_path / "project"))
-    folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
-    with pytest.raises(CheckpointError, match="2,048 before and 4,096 after") as refused:
-        make(project, "trunk@3000", "mine")
-    assert refused.value.hint is not None
-    assert "trunk@" in refused.value.hint
-    assert checkpoints.pinned(StageFolder(folder)) == {}
-    assert "mine" not in project.names("stages")
-
-
-@pytest.mark.promise(
-    "`curriculum branch` writes the remaining stages of its parent; when it cannot be planned or written "
-    "it leaves neither file nor pin, and without a checkpoint there it names the nearest addresses that "
-    "have one"
-)
-@pytest.mark.parametrize(
-    ("stage", "kept", "point", "proposed"),
-    [
-        ("basic", (512, 1536, 3072), "trunk@3333", "trunk@3k"),  # 1,792 at its boundary; steps of 256
-        ("basic", (512, 3072), "trunk@5500", "trunk/basic"),
-        ("basic", (3072,), "trunk@1k", "trunk/basic"),
-        ("continual", (4608,), "trunk@7k", "trunk/basic"),
-        ("cooldown", (6144,), "trunk@11k", "trunk/continual"),  # nothing is left to train after the end
-    ],
-)
-def test_the_point_that_the_refusal_proposes_is_one_with_a_checkpoint(
-    tmp_path: Path, stage: str, kept: tuple[int, ...], point: str, proposed: str
-) -> None:
-    project = Project(write_small_project(tmp_path / "project"))
-    (project.root / "sizes.yaml").write_text("full: {}\nhalf: {tokens: 0.5}\n")
-    project = Project(project.root)
-    for name, positions in {"basic": (3072,), "continual": (4608,), stage: kept}.items():
-        for position in positions:
-            put_checkpoint(project.stage_folder("half", "trunk", name), position)
-    with pytest.raises(CheckpointError) as refused:
-        make(project, point, "mine", size="half")
-    assert refused.value.hint is not None
-    assert refused.value.hint.split("`")[1] == proposed
-    made = branch(Project(project.root), parse_address(proposed), "mine", Change(), "half")
-    assert made.checkpoint is not None
-
-
-def test_past_all_that_was_kept_but_the_end_no_point_is_proposed(tmp_path: Path) -> None:
-    project = Project(write_small_project(tmp_path / "project"))
-    put_checkpoint(project.stage_folder("full", "trunk", "basic"), 6144)
-    with pytest.raises(CheckpointError, match="the nearest: 6,144 after") as refused:
-        make(project, "trunk@1k", "mine", until="2k")
-    assert refused.value.hint is not None
-    assert "as in" not in refused.value.hint
 
 
 @pytest.mark.parametrize("size", ["full", "pilot", "rehearsal"])
@@ -442,74 +332,10 @@ def test_the_address_of_a_step_boundary_is_short_and_leads_back_to_it(shipped: P
     assert str(half_way) == "v1.1@750B"
 
 
-def test_a_branch_pins_its_checkpoint_before_the_stage_file_is_written(tmp_path: Path) -> None:
-    project = Project(write_small_project(tmp_path / "project"))
-    folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
-    make(project, "trunk@4096", "mine")
-    assert checkpoints.pinned(StageFolder(folder)) == {4096: ("mine",)}
-
-
-@pytest.mark.promise(
-    "`curriculum branch` writes the remaining stages of its parent; when it cannot be planned or written "
-    "it leaves neither file nor pin, and without a checkpoint there it names the nearest addresses that "
-    "have one"
-)
-def test_a_stage_file_that_cannot_be_written_leaves_no_pin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    project = Project(write_small_project(tmp_path / "project"))
-    folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
-    write = fs.write_bytes
-
-    def refused(path: Path, *rest: Any, **options: Any) -> None:
-        if path.parent.name == "stages":
-            assert checkpoints.pinned(StageFolder(folder)) == {4096: ("mine",)}
-            raise PermissionError(13, "refused", str(path))
-        write(path, *rest, **options)
-
-    monkeypatch.setattr(fs, "write_bytes", refused)
-    with pytest.raises(PermissionError):
-        make(project, "trunk@4096", "mine")
-    assert checkpoints.pinned(StageFolder(folder)) == {}
-
-
-def test_a_checkpoint_that_is_deleted_while_it_is_being_pinned_leaves_no_pin(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    project = Project(write_small_project(tmp_path / "project"))
-    folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
-    pin = checkpoints.pin
-
-    def too_late(folder: StageFolder, position: int, by: str) -> Path:
-        shutil.rmtree(folder.checkpoint(0, position))
-        return pin(folder, position, by)
-
-    monkeypatch.setattr(checkpoints, "pin", too_late)
-    with pytest.raises(CheckpointError, match="kept no checkpoint there"):
-        make(project, "trunk@4096", "mine")
-    assert checkpoints.pinned(StageFolder(folder)) == {}
-    assert "mine" not in project.names("stages")
-
-
-def test_a_name_whose_run_is_still_there_is_refused_naming_the_folder(tmp_path: Path) -> None:
-    project = Project(write_small_project(tmp_path / "project"))
-    (project.runs / "full/mine/on").mkdir(parents=True)
-    with pytest.raises(ConfigError, match=r"`runs/full/mine` holds the run of another `mine`"):
-        make(project, "trunk@4096", "mine")
-    with pytest.raises(ConfigError, match=r"`runs/full/mine` holds the run"):
-        import_model.draft(project, tmp_path, "mine", None, "1M")
-
-
 def test_a_refusal_cites_a_file_that_is_not_written_as_such(shipped: Project) -> None:
     with pytest.raises(PlanError) as refused:
-        make(shipped, "v1.1@1T", "mine", ramp="600B", mixture="math-code")
+        branched(shipped, "v1.1@1T", "mine", ramp="600B", mixture="math-code")
     assert str(refused.value.place).startswith("in the file that would be written, stages/mine.yaml:7:")
-
-
-def test_a_branch_ahead_of_a_begun_run_is_pinned_for_the_trainer_to_keep(tmp_path: Path) -> None:
-    project = Project(write_small_project(tmp_path / "project"))
-    folder = trained(project, "trunk", "basic", [2048])
-    made = branch(project, parse_address("trunk@3000"), "mine", Change(), "full")
-    assert made.checkpoint is None
-    assert checkpoints.pinned(StageFolder(folder)) == {3072: ("mine",)}
 
 
 def test_mixtures_that_another_one_replaces_are_named_in_the_file(shipped: Project) -> None:
@@ -525,4 +351,4 @@ def test_mixtures_that_another_one_replaces_are_named_in_the_file(shipped: Proje
     assert "`continual`" not in text.partition("stages:")[2]
     text = draft(project, parse_address("v1.1/basic"), "mine", Change())
     assert "Left out" not in text
-    assert stages_of(make(project, "v1.1-math-code@1.6T", "mine", mixture="chinese"), "mine")[-1][2] == "chinese"
+    assert stages_of(branched(project, "v1.1-math-code@1.6T", "mine", mixture="chinese"), "mine")[-1][2] == "chinese"

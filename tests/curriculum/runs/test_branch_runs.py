@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import commands
 import pytest
-from projects import BuiltOnce, write_small_project
+from projects import BuiltOnce, write_prepared_project
 
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
@@ -70,22 +68,18 @@ def test_a_branch_of_a_branch_resumes_exactly_in_a_ramp_with_another_batch_rate_
 
 
 def _kill_after(project: Path, name: str, metrics: Path, lines: int) -> None:
-    """Run `name` and SIGKILL its whole process group once `metrics` has `lines` lines."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "curriculum", "run", name, *FULL],
-        cwd=project,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
+    """Run `name` and SIGKILL it once `metrics` has `lines` lines; its job ends when it notices."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with (project / "printed").open("w") as out:
+        streams = {"out": out.fileno(), "err": out.fileno()}
+        process = commands.start("run", name, *FULL, folder=project, environment=environment, **streams)
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         if metrics.exists() and len(metrics.read_bytes().splitlines()) >= lines:
             break
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.wait(60)
 
 
 def test_the_trunk_is_not_trained_again_and_its_sources_go_on(
@@ -136,11 +130,11 @@ def test_prune_frees_what_nobody_needs_and_every_variant_still_runs(
 
 
 @pytest.fixture(scope="session")
-def keeping(built_once: BuiltOnce) -> Path:
+def keeping(built_once: BuiltOnce, finished: Path) -> Path:
     """The trunk, trained with checkpoints that its file keeps: every 2,048 tokens, and at 3,000; read only."""
 
     def build(project: Path) -> None:
-        write_small_project(project)
+        write_prepared_project(project, finished)
         trunk = project / "stages/trunk.yaml"
         every = "every: {evaluate: 6144 tokens, checkpoint: 512 tokens"
         text = trunk.read_text().replace("every: {evaluate: 2048 tokens, checkpoint: 1024 tokens", every)

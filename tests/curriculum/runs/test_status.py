@@ -11,12 +11,13 @@ import select
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import commands
 import pytest
 from rich.console import Console
 from terminal import on_a_terminal
@@ -37,10 +38,23 @@ FULL = ("--size", "full")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def started(project: Path, *words: str, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "curriculum", *words], cwd=project, text=True, env=ENVIRONMENT, **options
-    )
+@dataclass
+class Following:
+    """A command that runs, and what it shows."""
+
+    process: commands.Started
+    shown: IO[str]
+
+    def leave(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+
+def started(project: Path, *words: str) -> Following:
+    reader, writer = os.pipe()
+    process = commands.start(*words, folder=project, environment=ENVIRONMENT, out=writer, err=writer)
+    os.close(writer)
+    return Following(process, open(reader))
 
 
 @pytest.fixture
@@ -292,9 +306,8 @@ def test_what_is_no_line_of_metrics_is_passed_over(tmp_path: Path) -> None:
 # --- following a run ------------------------------------------------------------------------------------------
 
 
-def read_until(process: subprocess.Popen[str], words: str, seconds: float = 90.0) -> str:
-    assert process.stdout is not None
-    descriptor, shown, deadline = process.stdout.fileno(), "", time.monotonic() + seconds
+def read_until(following: Following, words: str, seconds: float = 90.0) -> str:
+    descriptor, shown, deadline = following.shown.fileno(), "", time.monotonic() + seconds
     while words not in shown:
         assert time.monotonic() < deadline, shown
         if select.select([descriptor], [], [], 1.0)[0]:
@@ -305,31 +318,30 @@ def read_until(process: subprocess.Popen[str], words: str, seconds: float = 90.0
 
 
 @pytest.mark.promise("Followers that join, leave by Ctrl-C or are killed change neither weights nor ledger of the run")
-def test_followers_that_come_and_go_leave_a_run_as_it_would_have_been(finished: Path, small_project: Path) -> None:
+def test_followers_that_come_and_go_leave_a_run_as_it_would_have_been(finished: Path, prepared_project: Path) -> None:
     words = ("status", "variant", "--follow", *FULL)
-    pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    staying = started(small_project, *words, **pipe)
+    staying = started(prepared_project, *words)
     first = read_until(staying, "resumes it; waiting")
     assert "variant is not running: trunk/basic is at 0 of 6,144 tokens" in first
     assert "`curriculum run variant` resumes it" in first
-    run = started(small_project, "run", "variant", *FULL, stdout=subprocess.DEVNULL)
+    with (prepared_project / "printed").open("w") as printed:
+        streams = {"out": printed.fileno(), "err": printed.fileno()}
+        run = commands.start("run", "variant", *FULL, folder=prepared_project, environment=ENVIRONMENT, **streams)
     shown = read_until(staying, "trunk/basic runs, attempt 1")
-    leaving = started(small_project, *words, **pipe)
+    leaving = started(prepared_project, *words)
     read_until(leaving, "runs, attempt 1")
-    leaving.send_signal(signal.SIGINT)
-    assert leaving.wait(timeout=20) == 0
-    assert "detached; the run continues" in leaving.stdout.read()  # type: ignore[union-attr]
+    assert leaving.leave(signal.SIGINT) == 0
+    assert "detached; the run continues" in leaving.shown.read()
     assert run.poll() is None
-    killed = started(small_project, *words, **pipe)
+    killed = started(prepared_project, *words)
     read_until(killed, "runs, attempt 1")
-    killed.kill()
-    killed.wait()
+    assert killed.leave(signal.SIGKILL) == -signal.SIGKILL
     shown += read_until(staying, "variant is done, at 12,288 tokens", 180)
-    assert run.wait(timeout=120) == 0
-    assert staying.wait(timeout=20) == 0
+    assert run.wait(120) == 0
+    assert staying.process.wait(20) == 0
     for stage in ("trunk/basic", "variant/continual", "variant/cooldown"):
         assert f"{stage} is done" in shown
-        mine, theirs = (project / "runs/full" / stage for project in (small_project, finished))
+        mine, theirs = (project / "runs/full" / stage for project in (prepared_project, finished))
         assert (mine / "DONE").read_bytes() == (theirs / "DONE").read_bytes()
         assert (mine / "ledger.jsonl").read_bytes() == (theirs / "ledger.jsonl").read_bytes()
         assert sorted(p.name for p in mine.iterdir()) == sorted(
@@ -370,13 +382,9 @@ def test_the_panel_fits_the_terminal(project: Path, columns: int) -> None:
         running = next(s for b in now.branches for s in b.stages if s.name == "variant/cooldown")
         assert running.state == "running"
         assert running.position == 12288  # as the metrics tell, past the last checkpoint
-        process = subprocess.Popen(
-            [sys.executable, "-m", "curriculum", "status", "variant", "--follow", *FULL],
-            cwd=project,
-            stdout=terminal,
-            stderr=terminal,
-            env={**ENVIRONMENT, "COLUMNS": str(columns), "LINES": "40", "TERM": "xterm"},
-        )
+        environment = {**ENVIRONMENT, "COLUMNS": str(columns), "LINES": "40", "TERM": "xterm"}
+        words = ("status", "variant", "--follow", *FULL)
+        process = commands.start(*words, folder=project, environment=environment, out=terminal, err=terminal)
         os.close(terminal)
         shown = ""
         deadline = time.monotonic() + 60
@@ -390,7 +398,7 @@ def test_the_panel_fits_the_terminal(project: Path, columns: int) -> None:
                 shown += os.read(leader, 65536).decode()
             except OSError:
                 break
-        assert process.wait(timeout=20) == 0
+        assert process.wait(20) == 0
     os.close(leader)
     plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown).replace("\r", "\n")
     assert max(map(len, plain.splitlines())) <= columns

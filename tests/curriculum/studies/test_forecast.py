@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from projects import InProcess
+from shipped_lineages import ROOT, project_with
 
 from curriculum import fs
-from curriculum.__main__ import main
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.runs.folders import stage_folder
 from curriculum.studies.laws.schedules import AnnealingLaw
 
-ROOT = Path(__file__).resolve().parents[3]
 LAW = AnnealingLaw(3.0, 0.35, 0.5, 4.0, 0.99, 0.0)
 STUDY = """\
 about: whether to fall late
@@ -33,37 +33,20 @@ RATES = {
     "level": "{shape: constant, max: 4e-4, warmup: 2000 steps}",
     "early": "{shape: wsd, max: 4e-4, min: 4e-5, warmup: 2000 steps, horizon: 1T, decay: 300B}",
 }
-Say = Any
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    for name in ("sources.yaml", "sizes.yaml", "machines.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
-    for name in ("stages", "mixtures"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    stated = (tmp_path / "stages/v1.1.yaml").read_text()
+    stated = (ROOT / "stages/v1.1.yaml").read_text()
     curve = next(line for line in stated.splitlines() if line.startswith("learning_rate:"))
-    for name, rate in RATES.items():
-        (tmp_path / f"stages/{name}.yaml").write_text(stated.replace(curve, f"learning_rate: {rate}"))
-    (tmp_path / "studies").mkdir()
-    (tmp_path / "studies/schedules.yaml").write_text(STUDY)
-    return tmp_path
+    stages = {name: stated.replace(curve, f"learning_rate: {rate}") for name, rate in RATES.items()}
+    files = {f"stages/{name}.yaml": text for name, text in stages.items()}
+    return project_with(tmp_path, {**files, "studies/schedules.yaml": STUDY}).root
 
 
 @pytest.fixture
-def say(project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Say:
-    def run(*words: str) -> tuple[int, str, str]:
-        """Exit code, standard output and standard error of `curriculum WORDS`, in this process."""
-        monkeypatch.chdir(project)
-        monkeypatch.setattr("sys.argv", ["curriculum", *words])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert isinstance(ended.value.code, int)
-        return ended.value.code, out, err
-
-    return run
+def say(project: Path, in_process: InProcess) -> InProcess:
+    return partial(in_process, project)
 
 
 def let_run(project: Path, name: str, until: int | None = None, size: str = "rehearsal") -> Path:
@@ -94,7 +77,7 @@ def let_run(project: Path, name: str, until: int | None = None, size: str = "reh
     return folder.metrics
 
 
-def test_schedules_are_ordered_by_the_training_curves_of_those_that_ran(project: Path, say: Say) -> None:
+def test_schedules_are_ordered_by_the_training_curves_of_those_that_ran(project: Path, say: InProcess) -> None:
     code, _, err = say("decide", "schedules")
     assert code == 2
     assert "no arm of study `schedules` has run at size rehearsal" in err
@@ -123,7 +106,7 @@ def test_schedules_are_ordered_by_the_training_curves_of_those_that_ran(project:
     assert "proposes no mixture" in err
 
 
-def test_a_loss_that_was_changed_after_the_decision_is_told(project: Path, say: Say) -> None:
+def test_a_loss_that_was_changed_after_the_decision_is_told(project: Path, say: InProcess) -> None:
     for name in ("v1.1", *RATES):
         let_run(project, name)
     assert say("decide", "schedules")[0] == 0
@@ -139,7 +122,7 @@ def test_a_loss_that_was_changed_after_the_decision_is_told(project: Path, say: 
     assert "rests on a loss of `early`" in out + err
 
 
-def test_a_horizon_beyond_three_times_what_was_seen_is_refused(project: Path, say: Say) -> None:
+def test_a_horizon_beyond_three_times_what_was_seen_is_refused(project: Path, say: InProcess) -> None:
     for name in ("v1.1", *RATES):
         let_run(project, name, until=400_000)
     code, _, err = say("decide", "schedules")
@@ -148,14 +131,14 @@ def test_a_horizon_beyond_three_times_what_was_seen_is_refused(project: Path, sa
     assert "studies/schedules.yaml:4" in err
 
 
-def test_runs_of_another_size_do_not_count(project: Path, say: Say) -> None:
+def test_runs_of_another_size_do_not_count(project: Path, say: InProcess) -> None:
     fs.make_directory(project / "runs/pilot/v1.1")
     code, _, err = say("decide", "schedules")
     assert code == 2
     assert "a law holds within one size: `--size pilot`" in err
 
 
-def test_arms_that_differ_in_more_than_the_rate_are_refused(project: Path, say: Say) -> None:
+def test_arms_that_differ_in_more_than_the_rate_are_refused(project: Path, say: InProcess) -> None:
     path = project / "stages/level.yaml"
     path.write_text(path.read_text().replace("weight_decay: 0.1", "weight_decay: 0.2"))
     code, _, err = say("decide", "schedules")

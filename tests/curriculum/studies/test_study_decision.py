@@ -7,20 +7,21 @@ import math
 import random
 import shutil
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pretend_arms import pretend
+from projects import InProcess
+from shipped_lineages import project_with
 
-from curriculum.__main__ import main
 from curriculum.config.project import Project
 from curriculum.runs.folders import stage_folder
 from curriculum.studies import proposal
 from curriculum.studies.arms import Arm, compile_study
 from curriculum.studies.summary import summarise
 
-ROOT = Path(__file__).resolve().parents[3]
 CODE, MATH, WEB = "starcoder-python-jupyter", "proof-pile-2", "slimpajama"
 BEFORE = {CODE: 10.3, MATH: 10.6, WEB: 4.47}
 STUDY = """\
@@ -42,26 +43,7 @@ def loss(arm: Arm, source: str) -> float:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    for name in ("sources.yaml", "sizes.yaml", "machines.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
-    for name in ("stages", "mixtures"):
-        shutil.copytree(ROOT / name, tmp_path / name)
-    (tmp_path / "studies").mkdir()
-    (tmp_path / "studies/code.yaml").write_text(STUDY)
-    return tmp_path
-
-
-def said(
-    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *words: str
-) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of `curriculum WORDS`, in this process."""
-    monkeypatch.chdir(project)
-    monkeypatch.setattr("sys.argv", ["curriculum", *words])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    out, err = capsys.readouterr()
-    assert isinstance(ended.value.code, int)
-    return ended.value.code, out, err
+    return project_with(tmp_path, {"studies/code.yaml": STUDY}).root
 
 
 def fixed_weights(project: Path) -> dict[str, Fraction] | None:
@@ -78,12 +60,8 @@ def said_of_noise(project: Path) -> list[dict[str, Any]]:
     return noise
 
 
-def test_a_study_goes_from_its_arms_to_a_mixture_that_names_its_decision(
-    project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def run(*words: str) -> tuple[int, str, str]:
-        return said(project, capsys, monkeypatch, *words)
-
+def test_a_study_goes_from_its_arms_to_a_mixture_that_names_its_decision(project: Path, in_process: InProcess) -> None:
+    run = partial(in_process, project)
     code, _, err = run("decide", "code")
     assert code == 2
     assert "no arm of study `code` has ended" in err

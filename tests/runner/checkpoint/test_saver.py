@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
+import commands
 import pytest
 import torch
 from blake3 import blake3
@@ -211,12 +209,7 @@ saver.wait()
 @pytest.mark.parametrize(("when", "how"), [("writing", "copied"), ("writing", "in place"), ("sealing", "in place")])
 def test_a_kill_while_writing_leaves_the_last_complete_checkpoint(tmp_path: Path, when: str, how: str) -> None:
     support = str(Path(__file__).parents[2] / "support")
-    done = subprocess.run(
-        [sys.executable, "-c", DIES, str(tmp_path / "checkpoints"), support, when, how],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        check=False,
-        timeout=120,
-    )
+    done = commands.python("-c", DIES, str(tmp_path / "checkpoints"), support, when, how, folder=tmp_path)
     assert done.returncode == -signal.SIGKILL
     folder = StageFolder(tmp_path)
     last = checkpoints.latest(folder)

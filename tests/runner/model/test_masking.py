@@ -7,9 +7,7 @@ import itertools
 import json
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import commands
 import numpy as np
 import pytest
 import ranks as steps
@@ -168,20 +167,16 @@ def test_a_masked_stage_trains_to_other_weights_and_after_a_kill_to_the_same_one
     assert ends["masked"]["position"] == ends["plain"]["position"]
     assert ends["masked"]["weights"] != ends["plain"]["weights"]
 
-    process = subprocess.Popen(
-        [sys.executable, "-m", "curriculum", "run", "masked", *FULL],
-        cwd=two,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with (tmp_path / "printed").open("w") as out:
+        streams = {"out": out.fileno(), "err": out.fileno()}
+        process = commands.start("run", "masked", *FULL, folder=two, environment=environment, **streams)
     saved = two / "runs/full/masked/continual/checkpoints"
     deadline = time.monotonic() + 60
     while not list(saved.glob("g*")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.wait(60)
     curriculum(two, "run", "masked", *FULL)
     assert ended(two, "masked") == ends["masked"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import small
 import torch
 from hypothesis import given, settings, strategies as st
+from projects import BuiltOnce
 
 from curriculum.artifacts import checkpoints
 from curriculum.errors import PlanError
@@ -26,10 +28,18 @@ def of(size: int, rank: int = 0) -> Ranks:
     return Ranks(rank, size, size, torch.device("cpu"))
 
 
-@pytest.fixture(scope="module")
-def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+@pytest.fixture(scope="session")
+def reports(built_once: BuiltOnce) -> dict[str, Any]:
     """Every mesh; two ranks go on from one's checkpoint, four from two's, one from four's."""
-    folders = {size: tmp_path_factory.mktemp(f"ranks{size}") for size in (1, 2, 4)}
+    root = built_once("canonical-sums", summed)
+    report: dict[str, Any] = json.loads((root / "reports.json").read_text())
+    return {"folders": {size: root / str(size) for size in canonical.MESHES}, **report}
+
+
+def summed(root: Path) -> None:
+    folders = {size: root / str(size) for size in canonical.MESHES}
+    for folder in folders.values():
+        folder.mkdir(parents=True)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -42,10 +52,10 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         for step in range(begin, canonical.STEPS):
             canonical.take(model, optimizer, step, small.ALONE)
         report["(1, 1) resumed"] = {"digest": canonical.digest(model, optimizer)}
-        return {"folders": folders, **report}
     finally:
         leave_ranks(small.ALONE)
         torch.set_num_threads(threads)
+    (root / "reports.json").write_text(json.dumps(report))
 
 
 MESHES = [mesh for meshes in canonical.MESHES.values() for mesh in meshes]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
+from projects import BuiltOnce
 from safetensors.torch import load_file
 from small import ALONE, CLIP, CONFIG, NUMBERS, build, evaluate, launch, take, whole
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -43,13 +44,15 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module", params=["full", "none"], ids=["mesh (1, 2)", "mesh (2, 1)"])
-def two(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, alone: dict[str, Any]
-) -> dict[str, Any]:
+def two(request: pytest.FixtureRequest, built_once: BuiltOnce, alone: dict[str, Any]) -> dict[str, Any]:
     """The same four steps, and more, by two ranks; see `small.main`."""
-    folder = tmp_path_factory.mktemp(request.param)
-    shutil.copytree(alone["folder"] / "one", folder / "one")
-    report = launch(folder, request.param)
+
+    def build(folder: Path) -> None:
+        shutil.copytree(alone["folder"] / "one", folder / "one")
+        launch(folder, request.param)
+
+    folder = built_once(f"two-ranks-{request.param}", build)
+    report = json.loads((folder / "report.json").read_text())
     weights = {path.stem: load_file(path) for path in folder.glob("*.safetensors")}
     return {"folder": folder, "sharding": request.param, "weights": weights, **report}
 

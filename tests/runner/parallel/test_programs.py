@@ -10,24 +10,29 @@ import commands
 import programs as script
 import pytest
 from programs import NODE, Program
+from projects import BuiltOnce
 from small import CONFIG
 
 pytestmark = pytest.mark.processes
 SCRIPT = Path(script.__file__)
+RANKS = (0, 1, 5, 63)
 
 
 @pytest.fixture(scope="module")
-def programs(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Program]:
+def programs(built_once: BuiltOnce) -> dict[int, Program]:
     """Of each rank, from a process of its own: torch keeps meshes of a process group that has ended."""
-    folder, found = tmp_path_factory.mktemp("programs"), {}
-    for rank in (0, 1, 5, 63):
+    folder = built_once("programs", printed)
+    return {rank: json.loads((folder / str(rank)).read_text().splitlines()[-1]) for rank in RANKS}
+
+
+def printed(folder: Path) -> None:
+    folder.mkdir()
+    for rank in RANKS:
         with (folder / str(rank)).open("w+") as out:
             process = commands.start_python(
                 str(SCRIPT), str(rank), folder=folder, environment=dict(os.environ), out=out.fileno(), err=out.fileno()
             )
             assert process.wait(120) == 0, (folder / str(rank)).read_text()
-        found[rank] = json.loads((folder / str(rank)).read_text().splitlines()[-1])
-    return found
 
 
 @pytest.mark.promise("Ranks 0, 1, 5 and 63 of 64 issue the same collectives, in one order, with the same shapes")

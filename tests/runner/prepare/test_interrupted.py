@@ -7,13 +7,12 @@ import gzip
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import commands
 import pytest
 from texts import digests, write_texts
 
@@ -43,6 +42,10 @@ def test_finished_work_is_not_touched_again(tmp_path: Path, request_for: Any) ->
     assert {path: path.stat() for path in sorted(Path(request.output).rglob("*"))} == stats
 
 
+def start(code: str, *words: str, folder: Path, out: int = 1) -> commands.Started:
+    return commands.start_python("-c", code, *words, folder=folder, environment=os.environ, out=out, err=2)
+
+
 KILLED = """
 import json, sys
 from curriculum import fs
@@ -63,12 +66,11 @@ def test_killed_half_way_it_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, r
     request = request_for(tasks=20, workers=2)
     (tmp_path / "request.json").write_text(json.dumps(asdict(request)))
     partial = Path(f"{request.output}.partial")
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(tmp_path / "request.json")])
+    process = start(KILLED, str(tmp_path / "request.json"), folder=tmp_path)
     while process.poll() is None and len(list(partial.glob("completions/*"))) < 3:
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert process.returncode == -signal.SIGKILL
+    process.kill()
+    assert process.wait(60) == -signal.SIGKILL
     assert not Path(request.output).exists()
     done = sorted(path.name for path in partial.glob("completions/*"))
     assert 3 <= len(done) < 20
@@ -212,11 +214,11 @@ def test_helpers_share_the_tasks_a_killed_one_s_task_is_done_again_alone_and_the
     request = request_for(tasks=4)
     path = tmp_path / "request.json"
     path.write_text(json.dumps(asdict(request)))
-    held = subprocess.Popen([sys.executable, "-c", HELPING, str(path), "hold"], stdout=subprocess.PIPE, text=True)
-    assert held.stdout is not None
-    assert held.stdout.readline() == "half-way\n"
-    done = subprocess.run([sys.executable, "-c", HELPING, str(path)], check=True)  # leaves the held task alone
-    assert done.returncode == 0
+    with (tmp_path / "said").open("w+") as said:
+        held = start(HELPING, str(path), "hold", folder=tmp_path, out=said.fileno())
+        while held.poll() is None and "half-way" not in (tmp_path / "said").read_text():
+            time.sleep(0.01)
+    commands.python("-c", HELPING, str(path), folder=tmp_path, check=True)  # leaves the held task alone
     partial = Path(f"{request.output}.partial")
     finished = {p.name for p in (partial / "completions").iterdir()}
     assert len(finished) == 3
@@ -224,7 +226,7 @@ def test_helpers_share_the_tasks_a_killed_one_s_task_is_done_again_alone_and_the
     with pytest.raises(Busy, match="held by another process"):
         prepare(request)
     held.kill()
-    held.wait()
+    assert held.wait(60) == -signal.SIGKILL
     assert {n: (partial / "tasks" / n / "task.json").stat().st_mtime_ns for n in finished} == stamps
     prepare(request)
     assert not partial.exists()

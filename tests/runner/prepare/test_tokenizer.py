@@ -7,12 +7,11 @@ import os
 import random
 import re
 import string
-import subprocess
-import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import commands
 import pytest
 from texts import write_texts
 from tokenizers import Tokenizer as Inner
@@ -47,8 +46,8 @@ def test_a_tokenizer_is_the_same_file_on_one_thread_and_on_several(tmp_path: Pat
             root=str(tmp_path),
         )
         environment = {**os.environ, "RAYON_NUM_THREADS": threads}
-        command = [sys.executable, "-c", TRAIN_TOKENIZER, json.dumps(asdict(request))]
-        subprocess.run(command, env=environment, check=True, capture_output=True)
+        words = ("-c", TRAIN_TOKENIZER, json.dumps(asdict(request)))
+        commands.python(*words, folder=tmp_path, environment=environment, check=True)
         made.append(Path(request.output).read_bytes())
     assert made[0] == made[1]
     loaded = Tokenizer.load(tmp_path / "1" / "tokenizer.json")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -21,8 +20,6 @@ from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from runner.train.grace import Grace
 
-Started = commands.Forked | subprocess.Popen[bytes]
-
 LONG = (
     TRUNK.partition("stages:")[0] + "stages:\n  - {name: on, until: 4194304, mixture: prose-only, batch: 8 sequences}\n"
 )
@@ -33,7 +30,7 @@ def steps(stage: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def ended_by(project: Path, ready: Callable[[], bool], end: Callable[[Started], None]) -> tuple[int, str]:
+def ended_by(project: Path, ready: Callable[[], bool], end: Callable[[commands.Started], None]) -> tuple[int, str]:
     """The exit status of a run that `end` ends once it is `ready`, and what it printed."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (project / "printed").open("w+") as out:
@@ -50,7 +47,7 @@ def ended_by(project: Path, ready: Callable[[], bool], end: Callable[[Started], 
         return code, " ".join((project / "printed").read_text().split())
 
 
-def terminate(process: Started) -> None:
+def terminate(process: commands.Started) -> None:
     process.send_signal(signal.SIGTERM)
 
 
@@ -59,46 +56,45 @@ def terminate(process: Started) -> None:
     "A save that the preemption grace would cut off is not started, and the run announces it beforehand"
 )
 def test_a_save_that_the_grace_would_cut_off_is_not_begun_and_the_run_says_so_before(
-    finished: Path, small_project: Path, curriculum: Callable[..., subprocess.CompletedProcess[str]]
+    prepared_project: Path, curriculum: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
-    shutil.copytree(finished / "data", small_project / "data")
-    (small_project / "stages/trunk.yaml").write_text(LONG)
-    (small_project / "mixtures/prose-only.yaml").write_text("weights: {prose: 1}\npasses: {prose: 228}\n")
-    (small_project / "machines.yaml").write_text("local: {launcher: process, device: cpu, threads: 1, grace: 60}\n")
-    stage = small_project / "runs/full/trunk/on"
+    (prepared_project / "stages/trunk.yaml").write_text(LONG)
+    (prepared_project / "mixtures/prose-only.yaml").write_text("weights: {prose: 1}\npasses: {prose: 228}\n")
+    (prepared_project / "machines.yaml").write_text("local: {launcher: process, device: cpu, threads: 1, grace: 60}\n")
+    stage = prepared_project / "runs/full/trunk/on"
     first = stage / "attempts/0001/timing.json"
 
-    code, said = ended_by(small_project, lambda: first.exists() and steps(stage) > 11, terminate)
+    code, said = ended_by(prepared_project, lambda: first.exists() and steps(stage) > 11, terminate)
     last = checkpoints.latest(StageFolder(stage))
     assert (code, "not saved" in said) == (130, False), said
     assert last is not None
     assert last.position == json.loads((stage / "metrics.jsonl").read_text().splitlines()[-1])["position"]
-    shown = curriculum(small_project, "plan", "trunk", "--size", "full").stdout
+    shown = curriculum(prepared_project, "plan", "trunk", "--size", "full").stdout
     assert "the grace is" not in shown
 
     pace = json.loads(first.read_text())
     assert 0 < pace["save_seconds"] < 60
     first.write_text(json.dumps({**pace, "save_seconds": 500.0}))
     slow = LONG.replace("checkpoint: 1024 tokens", "checkpoint: 2097152 tokens")
-    (small_project / "stages/trunk.yaml").write_text(slow)
+    (prepared_project / "stages/trunk.yaml").write_text(slow)
     words = "0 + 500.0 s, and the grace is 60 s: a terminated run resumes from the last checkpoint"
-    shown = " ".join(curriculum(small_project, "plan", "trunk", "--size", "full").stdout.split())
+    shown = " ".join(curriculum(prepared_project, "plan", "trunk", "--size", "full").stdout.split())
     assert words.partition(" + ")[2] in shown
-    shown = " ".join(curriculum(small_project, "status", "trunk", "--size", "full").stdout.split())
+    shown = " ".join(curriculum(prepared_project, "status", "trunk", "--size", "full").stdout.split())
     assert words.partition(" + ")[2] in shown
 
     before = steps(stage)
-    code, said = ended_by(small_project, lambda: steps(stage) > before + 3, terminate)
+    code, said = ended_by(prepared_project, lambda: steps(stage) > before + 3, terminate)
     assert code == 130
     assert said.index("the grace is 60 s") < said.index("not saved: of 60 s of grace")
     assert "and a save takes 500.0 s; it resumes from its last checkpoint" in said
     assert checkpoints.latest(StageFolder(stage)) == last
 
-    def ask(_: Started) -> None:  # no kill follows, so there is time
-        curriculum(small_project, "stop", "trunk", "--size", "full")
+    def ask(_: commands.Started) -> None:  # no kill follows, so there is time
+        curriculum(prepared_project, "stop", "trunk", "--size", "full")
 
     environment = stage / "attempts/0003/environment.json"
-    code, said = ended_by(small_project, lambda: environment.exists() and steps(stage) > before + 3, ask)
+    code, said = ended_by(prepared_project, lambda: environment.exists() and steps(stage) > before + 3, ask)
     assert (code, "not saved" in said) == (130, False), said
     newest = checkpoints.latest(StageFolder(stage))
     assert newest is not None

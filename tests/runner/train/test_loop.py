@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import ranks as steps
 import small
 import torch
+from projects import BuiltOnce
 from safetensors.torch import load_file
 
 from curriculum.errors import PlanError
@@ -30,10 +32,15 @@ FP32 = [name for name, setting in steps.SETTINGS.items() if not setting.bf16]
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str, Any], dict[str, torch.Tensor]]]:
+def two(built_once: BuiltOnce) -> dict[str, tuple[dict[str, Any], dict[str, torch.Tensor]]]:
     """What two ranks report of every setting."""
-    folder = tmp_path_factory.mktemp("two")
-    numbers = small.launch(folder, "", script=Path(steps.__file__))
+
+    def build(folder: Path) -> None:
+        folder.mkdir()
+        small.launch(folder, "", script=Path(steps.__file__))
+
+    folder = built_once("two-ranks-of-settings", build)
+    numbers = json.loads((folder / "report.json").read_text())
     return {name: (numbers[name], load_file(folder / f"{name}.safetensors")) for name in steps.SETTINGS}
 
 

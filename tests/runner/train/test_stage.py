@@ -14,7 +14,7 @@ from typing import Any
 import commands
 import pytest
 import torch
-from projects import BuiltOnce, job_of, write_small_project
+from projects import BuiltOnce, job_of, write_prepared_project
 from safetensors import safe_open
 
 from curriculum import fs
@@ -46,11 +46,11 @@ CANONICAL = "{device: cpu, threads: 1, exactness: canonical, micro_batch: 2"
 
 
 @pytest.fixture(scope="session")
-def canonical(built_once: BuiltOnce) -> Path:
+def canonical(built_once: BuiltOnce, finished: Path) -> Path:
     """The trunk trained canonically by one process, two of its steps traced; read only."""
 
     def build(project: Path) -> None:
-        write_small_project(project)
+        write_prepared_project(project, finished)
         (project / "machines.yaml").write_text(
             f"local: {CANONICAL}, peak: 0.1 TFLOP/s}}\ntwo: {CANONICAL}, launcher: torchrun, processes: 2}}\n"
         )
