@@ -27,7 +27,7 @@ from curriculum.runs.status import project_status
 from curriculum.stream.stream import Stream, StreamStage
 
 if TYPE_CHECKING:
-    from curriculum.studies.tables import StudyTables
+    from curriculum.studies.tables import RunTables, StudyTables
 
 Row: TypeAlias = dict[str, Any]
 Table: TypeAlias = list[Row]
@@ -182,13 +182,19 @@ class ProjectTables:
         compared = self._compared(old, new, size)
         return [{**asdict(moved), "difference": moved.difference} for moved in compared.moved]
 
-    def study(self, name: str, size: str | None = None) -> StudyTables:
-        """A study with its arms: their state, what they measured, laws, and the newest decision."""
+    def study(self, name: str, size: str | None = None) -> StudyTables | RunTables:
+        """A study with its arms: their state, what they measured, laws, and the newest decision.
+
+        Of a study of runs that are there (`arms:`, `table:`) the arms are those runs.
+        """
         from curriculum.studies.arms import compile_study
-        from curriculum.studies.tables import StudyTables
+        from curriculum.studies.tables import RunTables, StudyTables
 
         project = self._project
-        return StudyTables(compile_study(project, name, size or project.default_size))
+        size = size or project.default_size
+        if project.study(name)[0].subject in ("arms", "table"):
+            return RunTables(project, name, size)
+        return StudyTables(compile_study(project, name, size))
 
     def _compared(self, old: str, new: str, size: str | None) -> Comparison:
         project = self._project

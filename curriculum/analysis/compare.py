@@ -225,7 +225,7 @@ def compare(texts: Sequence[PreparedText], against: str | None = None) -> Compar
         )
     if against is not None and against not in names:
         raise NotFound(f"`{against}` is not among those compared", hint=did_you_mean(against, names))
-    changed = {d.stage.name: d for compiled in lineages for d in _changed_ahead(project, compiled)}
+    changed = {d.stage.name: d for text in texts for d in _changed_ahead(text.project, text.compiled)}
     saved = {name: d.stage.plan.start if d.saved is None else d.saved for name, d in changed.items()}
     shared = shared_trunk(lineages)
     stages, at = shared.stages, shared.position

@@ -25,20 +25,19 @@ def study_in(project: Project, names: Sequence[str]) -> str | None:
     return found[0] if "/" not in found[0] else None
 
 
-def check_no_arms(project: Project, names: Sequence[str]) -> None:
-    """PlanError for the address of an arm, in a verb that puts curricula beside each other."""
-    for name in names:
-        if is_arm(project, name):
-            from curriculum.errors import PlanError
+def study_alone(project: Project, names: Sequence[str]) -> str | None:
+    """The study that is the only one of `names`; None without one. PlanError for a study, not an arm, among others."""
+    studies = [name for name in names if name in project.names("studies")]
+    if studies and len(set(names)) > 1:
+        from curriculum.errors import PlanError
 
-            study = name.partition("/")[0]
-            file, document = project.study(study)
-            raise PlanError(
-                f"`{name}` is an arm of a study, and curricula are compared here",
-                place=document.place((file.subject,)),
-                hint=f"`curriculum decide {study}` compares its arms; `curriculum branch {name} NAME` makes one a "
-                "curriculum",
-            )
+        file, document = project.study(studies[0])
+        raise PlanError(
+            f"`{studies[0]}` is a study of several arms, and is put beside nothing else",
+            place=document.place((file.subject,)),
+            hint=f"name its arms, as in `{studies[0]}/kept`, which are put beside curricula; or the study by itself",
+        )
+    return studies[0] if studies else None
 
 
 def arm_or_curriculum(project: Project, name: str, size: str) -> tuple[Project, str]:

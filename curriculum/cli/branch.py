@@ -71,14 +71,14 @@ def branch(
         made = runs_branch.branch(project, parse_address(point), name, change, size)
     summary = summarise(project, made.compiled, machine, project.machine(machine))
     compared = compare(spans(made.parent.stages), spans(made.compiled.stages))
-    other = f"{made.parent.curriculum} from there on"
+    other = f"{made.parent.curriculum} from there on" if made.leaves else made.parent.curriculum
     if as_json:
         print_json(
             {
                 "file": f"stages/{name}.yaml",
                 "text": made.text,
                 "mixtures": {f"mixtures/{mixture}.yaml": text for mixture, text in made.mixtures.items()},
-                "leaves": {"stage": made.leaves.name, "position": made.leaves.stop},
+                "leaves": {"stage": made.leaves.name, "position": made.leaves.stop} if made.leaves else None,
                 "checkpoint": made.checkpoint.name if made.checkpoint else None,
                 "comparison": comparison_json(compared, other, name, size),
                 "departed": made.departed,

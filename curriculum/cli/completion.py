@@ -45,6 +45,7 @@ def _read(root: Path, file: str) -> Any:
 curricula = _completing(lambda root, incomplete: layout.names(root, "stages"))
 mixtures = _completing(lambda root, incomplete: layout.names(root, "mixtures"))
 studies = _completing(lambda root, incomplete: layout.names(root, "studies"))
+variants = _completing(lambda root, incomplete: (*layout.names(root, "stages"), *layout.names(root, "studies")))
 addresses = _completing(_addresses)
 sizes = _completing(lambda root, incomplete: _read(root, "sizes.yaml"))
 machines = _completing(lambda root, incomplete: _read(root, "machines.yaml"))

@@ -14,7 +14,10 @@ from curriculum.cli.options import Size, open_project
 
 def report(
     names: Annotated[
-        list[str], typer.Argument(help="a study, or curricula to see side by side", autocompletion=completion.curricula)
+        list[str],
+        typer.Argument(
+            help="a study; or curricula, and arms of studies, to see side by side", autocompletion=completion.variants
+        ),
     ],
     size: Size = "",
     to: Annotated[
@@ -29,14 +32,8 @@ def report(
     from curriculum.units import show_bytes
 
     project = open_project()
-    if (study := addresses.study_in(project, names)) is not None:
-        html = write.render_study(project, study, size)
-    else:
-        shown, of = project, list(names)
-        if len(set(names)) == 1:
-            shown, curriculum = addresses.arm_or_curriculum(project, names[0], size)
-            of = [curriculum]
-        html = write.render(shown, of, size)
+    study = addresses.study_alone(project, names)
+    html = write.render(project, names, size) if study is None else write.render_study(project, study, size)
     names = [name.replace("/", "-") for name in names]
     path = to or write.default_path(project, names, size)
     write.write(path, html, make_folder=to is None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -148,17 +149,26 @@ def _run_many(requests: Sequence[RunRequest], *, dry_run: bool) -> None:
 def _run_study(request: RunRequest, name: str, *, dry_run: bool) -> None:
     """Train the arms of a study."""
     from curriculum.cli.pool_progress import PoolDisplay
-    from curriculum.execution import pool, study as execution_study
+    from curriculum.execution import study as execution_study
+    from curriculum.execution.workers import workers
     from curriculum.studies.arms import compile_study
+    from curriculum.units import show_seconds
 
     study = compile_study(request.project, name, request.size)
     request = replace(request, listener=PoolDisplay(open_console()))
     if dry_run:
-        print("\n".join(pool.outline(execution_study.arm_requests(request, study))))
+        print("\n".join(execution_study.outline(request, study)))
     elif request.machine_entry.launcher == "slurm":
         _show_submitted(request, name, execution_study.submit_study(request, study))
     else:
-        _show_results(request, name, execution_study.run_study(request, study))
+        before, started = execution_study.training_seconds(study), time.monotonic()
+        results = execution_study.run_study(request, study)
+        count, seconds = len(workers(request)), time.monotonic() - started
+        _show_results(request, name, results)
+        if trained := execution_study.training_seconds(study) - before:
+            spent = f"{count} worker{'s' * (count > 1)} for {show_seconds(seconds)}"
+            overhead = f"overhead {count * seconds / trained - 1:.0%}"
+            print(f"steps of training took {show_seconds(trained)} of {spent}: {overhead}")
 
 
 def _show_submitted(

@@ -65,16 +65,18 @@ def _study(project: Project, name: str, size: str, *, follow: bool, as_json: boo
 
     from curriculum.cli.follow_study import follow_study
     from curriculum.cli.view.arms import arms_view
+    from curriculum.execution.study import following_job
     from curriculum.studies.arms import compile_study
     from curriculum.studies.status import FORMAT, arm_statuses
 
     study = compile_study(project, name, size)
     if as_json:
-        print_json({"format": FORMAT, "study": name, "size": size, "arms": list(map(asdict, arm_statuses(study)))})
+        arms = list(map(asdict, arm_statuses(study)))
+        print_json({"format": FORMAT, "study": name, "size": size, "arms": arms, "follows": following_job(study)})
     elif follow:
         try:
             follow_study(study, open_console())
         except KeyboardInterrupt:
             print("detached; the run continues")
     else:
-        open_console().print(arms_view(study.name, arm_statuses(study)))
+        open_console().print(arms_view(study.name, arm_statuses(study), following_job(study)))

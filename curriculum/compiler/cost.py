@@ -32,7 +32,7 @@ def cost(
     kept = sum(len(checkpoints_kept(project, node.stage, node.lineage.scale)) for node in tree)
     token_bytes = 2 if model["vocab_size"] <= 1 << 16 else 4
     choices = {(c.dataset, c.windows): c for lineage in lineages for c in lineage.sources.values()}.values()
-    windows = [choice.windows for choice in choices]
+    windows = [choice.windows for choice in choices if not choice.probe]
     text = sum(windows) * stages[-1].plan.sequence_length * token_bytes if all(windows) else None
     evaluations = sum(len(evaluation_positions(stage)) for stage in stages)
     evaluated = sum(tokens_evaluated(node.stage, node.lineage) for node in tree)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -65,6 +66,12 @@ class PreparedText:
         ):
             texts._manifests = like._manifests
             texts.__dict__["loaded_tokenizer"] = like.loaded_tokenizer
+        return texts
+
+    def named(self, name: str) -> PreparedText:
+        """The same snapshot, whose lineage is called `name`, as an arm of a study is by its address."""
+        texts = copy.copy(self)
+        texts.__dict__["compiled"] = replace(self.compiled, curriculum=name)
         return texts
 
     @property

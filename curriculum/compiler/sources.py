@@ -52,7 +52,8 @@ class SourceChoice:
     """The dataset of a source at a size, and the windows of one pass.
 
     `declared` is the full-size token count of `sources.yaml`; `windows` are spread evenly over `out_of` prepared
-    windows where a size takes fewer; `held_out` are the windows held out, None while the text is not prepared.
+    windows where a size takes fewer; a `probe` is held out as a whole, so that it has none. `held_out` are the windows
+    held out, None while the text is not prepared.
     """
 
     name: str
@@ -65,6 +66,7 @@ class SourceChoice:
     out_of: int | None = None
     declared_from: str | None = None
     assumed: bool = False
+    probe: bool = False
     states: tuple[PreparedState, ...]
     shards: tuple[int, ...] = ()
 
@@ -87,6 +89,12 @@ def choose_sources(curriculum: ResolvedCurriculum, prepared_info: PreparedInfoOf
         for name in names:
             if name not in of_length:
                 of_length[name] = _choose(curriculum, name, length, prepared_info)
+            if of_length[name].probe and name in stage.mixture.weights:
+                raise PlanError(
+                    f"`{name}` is held out as a whole: there is no text of it to train on",
+                    place=stage.mixture.document.key_place(("weights", name)),
+                    hint=f"leave it out of the mixture; `measure: [{name}]` in a stage, or a study's goal, measures it",
+                )
     return choices
 
 
@@ -99,7 +107,8 @@ def _choose(
     dataset = scaler.size.stand_ins.get(name, name)
     info = prepared_info(dataset, sequence_length)
     declared = entry.tokens
-    if declared is None and info is None:
+    probe = project.sources.sources[dataset].is_probe
+    if probe or (declared is None and info is None):
         windows = 0
     elif scaler.scale == 1 and info is not None:
         windows = info.windows
@@ -118,13 +127,13 @@ def _choose(
     states: tuple[PreparedState, ...] = ()
     if info is not None:
         digest, states = info.digest, info.states
-        if info.windows != windows:
+        if info.windows != windows and not probe:
             # A size takes its share of the earliest state that holds it: text appended later moves nothing.
             present = PreparedState(info.windows, info.digest)
             state = next((state for state in states if state.windows >= windows), present)
             digest, states = state.digest, ()
             out_of = state.windows if state.windows > windows else None
-    if windows == 0 and (declared is not None or info is not None):
+    if windows == 0 and not probe and (declared is not None or info is not None):
         raise PlanError(
             f"source `{name}` has less than one window of {sequence_length} tokens at this size",
             place=project.sources_document.key_place(("sources", name)),
@@ -137,6 +146,7 @@ def _choose(
         windows=windows,
         declared_from=entry.tokens_from,
         assumed=entry.assumed,
+        probe=probe,
         out_of=out_of,
         digest=digest,
         held_out=info.held_out if info else None,

@@ -46,6 +46,7 @@ def summarise(project: Project, compiled: Compiled, machine_name: str, machine: 
                 "declared_from": choice.declared_from,
                 "assumed": choice.assumed,
                 "windows_a_pass": choice.windows,
+                "probe": choice.probe,
                 "prepared": choice.digest is not None,
             }
             for name, choice in compiled.sources.items()

@@ -122,18 +122,25 @@ def _no(*places: str) -> tuple[str, ...]:
 
 
 class HeldOutEntry(Entry):
-    """The held-out text, on which the loss is measured: a share by content, or the corpus's own split."""
+    """The held-out text, on which the loss is measured: a share by content, the corpus's own split, or all of it."""
 
-    one_of: ClassVar[tuple[str, ...]] = ("share", "split")
+    one_of: ClassVar[tuple[str, ...]] = ("share", "split", "all")
 
     share: HeldOutShare | None = Field(
         default=None, description="A share of the documents, what a number alone says as well; as in `5%`."
     )
     split: Text | None = Field(default=None, description="Files with this word in their path; as in `validation`.")
 
+    all: Flag = Field(
+        default=False,
+        description="true: all of it, so that no mixture reads it, as the text of a task; `all` alone says the same.",
+    )
+
     @model_validator(mode="after")
-    def _share_or_split(self) -> Self:
-        exactly_one(self, "`held_out: 5%` or `held_out: {split: validation}`")
+    def _one_of_three(self) -> Self:
+        exactly_one(self, "`held_out: 5%`, `held_out: all` or `held_out: {split: validation}`")
+        if "all" in self.model_fields_set and not self.all:
+            raise Refusal("can only be true", "or say a `share`, as in `held_out: 5%`", "all")
         return self
 
 
@@ -177,10 +184,10 @@ class SourceEntry(Entry):
     held_out: Annotated[
         HeldOutEntry,
         BeforeValidator(
-            lambda value: value if isinstance(value, dict) else {"share": value},
-            json_schema_input_type=HeldOutShare | HeldOutEntry,
+            lambda value: value if isinstance(value, dict) else {"all": True} if value == "all" else {"share": value},
+            json_schema_input_type=HeldOutShare | Literal["all"] | HeldOutEntry,
         ),
-    ] = Field(description="Kept to measure the loss on; as in `5%` or `{split: validation}`.")
+    ] = Field(description="Kept to measure the loss on; as in `5%`, `all` or `{split: validation}`.")
     overlap: Literal["refuse", "allow"] = Field(
         default="refuse", description="Whether it may train on what other sources of a curriculum hold out."
     )
@@ -218,13 +225,20 @@ class SourceEntry(Entry):
             raise Refusal("is not supported with `extract`", "it reads each file whole", "read", key)
         return self
 
+    @property
+    def is_probe(self) -> bool:
+        """Whether all of it is held out, so that it is measured and no mixture reads it."""
+        return self.held_out.all
+
     def read_options(self) -> dict[str, Any]:
         """`read` as plain values for a preparation, without the text column."""
         options = self.read.model_dump(exclude_none=True, exclude={"text"})
         return {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
 
     def held_out_options(self) -> dict[str, str]:
-        """`held_out` as plain text: `{"share": "5%"}` or `{"split": "validation"}`."""
+        """`held_out` as plain text: `{"share": "5%"}`, of all `100%`, or `{"split": "validation"}`."""
+        if self.held_out.all:
+            return {"share": "100%"}
         share, split = self.held_out.share, self.held_out.split
         if share is None:
             return {"split": split or ""}

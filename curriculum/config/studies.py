@@ -1,16 +1,13 @@
 """studies/*.yaml: which futures of a curriculum are trained beside each other, and what is wanted of them."""
 
-import re
 from collections.abc import Mapping
-from decimal import Decimal
 from fractions import Fraction
-from typing import Annotated, Any, ClassVar, Final, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import Field, PlainSerializer, model_validator
 
 from curriculum.config import fields
 from curriculum.config.entry import (
-    Batch,
     Entry,
     Name,
     Names,
@@ -27,7 +24,20 @@ from curriculum.config.entry import (
 )
 from curriculum.config.fields import Refusal
 from curriculum.config.stages import EveryEntry
-from curriculum.units import FRACTION, NUMBER, SUFFIX, Length, parse_count, parse_fraction
+from curriculum.config.study_values import (
+    Batches,
+    Columns,
+    DropAt,
+    Factors,
+    Flags,
+    Lengths,
+    LossLimit,
+    ShareBounds,
+    Shares,
+    Spans,
+    StudyBudget,
+    VariedSources,
+)
 
 LEAST_RUNS_OVER: Final = 3
 """A swarm has at least this many runs more than sources: one more than the law of a mixture has numbers."""
@@ -35,179 +45,6 @@ RUNS_A_SOURCE: Final = 5
 """The runs of a swarm for each of its sources, where a study does not say."""
 LEAST_SHARES: Final = 3
 """Of a line of shares: fewer do not fix a curve."""
-
-
-def _unnamed(pattern: str) -> str:
-    """`pattern` without the names of its groups, to be used twice."""
-    return re.sub(r"\?P<\w+>", "?:", pattern)
-
-
-_NUMBER: Final = _unnamed(NUMBER)
-_SHARE: Final = _unnamed(FRACTION)
-_LIMIT = re.compile(
-    rf"(?P<base>before|control)(?:\s*(?P<sign>[+-])\s*(?P<by>{_NUMBER}))?|(?P<loss>{_NUMBER})", re.ASCII
-)
-_BUDGET = re.compile(rf"(?P<amount>{_NUMBER}\s?{_unnamed(SUFFIX)})\s+(?P<unit>tokens|USD|gpu-hours)", re.ASCII)
-_BOUNDS = re.compile(rf"(?P<low>{_SHARE})\s*(?:\.\.\s*(?P<high>{_SHARE}))?", re.ASCII)
-_FACTOR = re.compile(rf"x\s?(?P<factor>{_NUMBER})", re.ASCII)
-_ADDED = re.compile(r"(?P<name>\S+)(?P<zero>\s+from\s+0)?")
-_COLUMNS = re.compile(r"[^*]*\*[^*]*")
-
-
-class Limit(NamedTuple):
-    """The largest loss (nats a token) that `keep` allows: `base` plus `by`.
-
-    `base` is the loss at the branch point (`before`), that of the arm that goes on as the stage's parent (`control`),
-    or `loss`: 0.
-    """
-
-    base: Literal["before", "control", "loss"]
-    by: Fraction
-
-    def __str__(self) -> str:
-        if self.base == "loss":
-            return f"{float(self.by):g}"
-        sign = "-" if self.by < 0 else "+"
-        return f"{self.base} {sign} {float(abs(self.by)):g}" if self.by else self.base
-
-
-class Budget(NamedTuple):
-    """What all runs of a study may take together, at full size."""
-
-    amount: Fraction
-    unit: Literal["tokens", "USD", "gpu-hours"]
-
-
-class Bounds(NamedTuple):
-    """The smallest and the largest share that a source may have."""
-
-    low: Fraction
-    high: Fraction
-
-
-class Varied(NamedTuple):
-    """A source of a swarm; with `from_zero` the mixture around which it is varied gives it no weight."""
-
-    name: str
-    from_zero: bool
-
-
-def _text_form(pattern: re.Pattern[str], example: str) -> dict[str, Any]:
-    return {"type": "string", "pattern": fields.input_pattern(pattern.pattern), "examples": [example]}
-
-
-def _words(value: Any) -> str:
-    return value.strip() if isinstance(value, str) else ""
-
-
-_limit_text = _text_form(_LIMIT, "before + 0.02")
-
-
-@fields.form(anyOf=[{"type": "number", "exclusiveMinimum": 0}, _limit_text])
-def _limit(value: Any) -> Limit:
-    hint = "as in `before`, `before + 0.02`, `control + 0.01`, or a loss in nats a token: `2.87`"
-    written = format(value, "f") if isinstance(value, Decimal) else str(value) if isinstance(value, int) else value
-    match = _LIMIT.fullmatch(_words(written))
-    if match is None or isinstance(value, bool):
-        raise Refusal(f"must be a limit of a loss, not {fields.describe(value)}", hint)
-    if match["base"] is None:
-        by = parse_fraction(match["loss"])
-        if not by:
-            raise Refusal("must be a loss above 0", hint)
-        return Limit("loss", by)
-    by = parse_fraction(match["by"]) if match["by"] else Fraction(0)
-    base: Literal["before", "control"] = "before" if match["base"] == "before" else "control"
-    return Limit(base, -by if match["sign"] == "-" else by)
-
-
-@fields.form(**_text_form(_BUDGET, "12T tokens"))
-def _budget(value: Any) -> Budget:
-    match = _BUDGET.fullmatch(_words(value))
-    amount = Fraction(0)
-    if match is not None:
-        try:
-            amount = Fraction(parse_count(match["amount"]))
-        except ValueError:
-            match = None
-    if match is None or not amount:
-        hint = "as in `12T tokens`, `300 USD` or `40 gpu-hours`; it holds for all runs together"
-        raise Refusal(f"must be an amount of tokens, USD or gpu-hours, not {fields.describe(value)}", hint)
-    unit: Literal["tokens", "USD", "gpu-hours"] = match["unit"]  # type: ignore[assignment]
-    return Budget(amount, unit)
-
-
-@fields.form(anyOf=[{"type": "number", "minimum": 0, "maximum": 1}, _text_form(_BOUNDS, "20%..40%")])
-def _bounds(value: Any) -> Bounds:
-    hint = "as in `20%..40%`, or `30%` for a share that stays"
-    written = format(value, "f") if isinstance(value, Decimal) else str(value) if isinstance(value, int) else value
-    match = _BOUNDS.fullmatch(_words(written))
-    if match is None or isinstance(value, bool):
-        raise Refusal(f"must be a share or two, not {fields.describe(value)}", hint)
-    low = parse_fraction(match["low"])
-    high = parse_fraction(match["high"]) if match["high"] else low
-    if not low <= high <= 1:
-        raise Refusal(f"must be from the smaller to the larger, at most 100%, not {fields.describe(value)}", hint)
-    return Bounds(low, high)
-
-
-@fields.form(anyOf=[{"const": "kept"}, _text_form(_FACTOR, "x0.5")])
-def _rate_factor(value: Any) -> Fraction:
-    """By how much the learning rate is multiplied; `kept` is 1."""
-    if value == "kept":
-        return Fraction(1)
-    match = _FACTOR.fullmatch(_words(value))
-    factor = parse_fraction(match["factor"]) if match else None
-    if not factor:
-        raise Refusal(
-            f"must be `kept` or a factor above 0, not {fields.describe(value)}", "as in `[kept, x0.5, x0.25]`"
-        )
-    return factor
-
-
-@fields.form(type="string", pattern=r"^[a-z][a-z0-9.-]*(\s+from\s+0)?$")
-def _varied(value: Any) -> Varied:
-    match = _ADDED.fullmatch(_words(value))
-    if match is None or not fields.is_name(match["name"]):
-        hint = "as in `[stack-edu, finemath]`; `finemath from 0` varies a source that the mixture gives no weight"
-        raise Refusal(f"must be a source, not {fields.describe(value)}", hint)
-    return Varied(match["name"], match["zero"] is not None)
-
-
-@fields.form(type="string", pattern=f"^{_COLUMNS.pattern}$", examples=["train_the_pile_*"])
-def _columns(value: Any) -> str:
-    if not isinstance(value, str) or not _COLUMNS.fullmatch(value):
-        hint = "as in `train_the_pile_*`: the name of the source is where the star is"
-        raise Refusal(f"must be a column's name with one `*`, not {fields.describe(value)}", hint)
-    return value
-
-
-def _form_of(annotated: Any) -> fields.Form:
-    """The parser of an annotated type of `entry`."""
-    form = annotated.__metadata__[0]
-    assert isinstance(form, fields.Form)
-    return form
-
-
-_shares = fields.one_or_more(fields.number("40%", zero=True))
-_batches = fields.one_or_more(_form_of(Batch))
-_as_texts = PlainSerializer(lambda values: [str(value) for value in values], return_type=list[str])
-_as_floats = PlainSerializer(lambda values: [float(value) for value in values], return_type=list[float])
-_shown = PlainSerializer(str, return_type=str)
-_plain = PlainSerializer(
-    lambda pair: [float(part) if isinstance(part, Fraction) else part for part in pair], return_type=list[Any]
-)
-
-LossLimit = Annotated[Limit, _limit, _shown]
-StudyBudget = Annotated[Budget, _budget, _plain]
-ShareBounds = Annotated[Bounds, _bounds, _plain]
-Shares = Annotated[tuple[Fraction, ...], _shares, _as_floats]
-Batches = Annotated[tuple[Length, ...], _batches, _as_texts]
-Lengths = Annotated[tuple[Length, ...], fields.one_or_more(_form_of(Tokens)), _as_texts]
-Spans = Annotated[tuple[Length, ...], fields.one_or_more(_form_of(Span)), _as_texts]
-Factors = Annotated[tuple[Fraction, ...], fields.one_or_more(_rate_factor), _as_floats]
-Flags = Annotated[tuple[bool, ...], fields.one_or_more(fields.flag)]
-VariedSources = Annotated[tuple[Varied, ...], fields.one_or_more(_varied)]
-Columns = Annotated[str, _columns]
 
 
 class SwarmEntry(Entry):
@@ -386,7 +223,7 @@ class TableEntry(Entry):
 
 
 CONTROLS: Final = ("kept", "stated", "natural", "uniform")
-ASKS_OF_RUNS: Final = ("vary", "tokens", "budget", "controls", "repetition", "learning_rate", "every")
+ASKS_OF_RUNS: Final = ("vary", "tokens", "budget", "controls", "repetition", "learning_rate", "every", "drop")
 """Keys that say something of runs that are trained for the study; `arms:` and `table:` have none."""
 
 _NEEDS: Final[Mapping[str, str]] = {
@@ -440,6 +277,11 @@ class StudyFile(Entry):
     learning_rate: AnnealEntry | None = Field(
         default=None, description="How the rate of the arms falls to their end; as in `{to: 0}`."
     )
+    drop: DropAt | None = Field(
+        default=None,
+        description="Where arms of `add` or `list` end a first time, annealed, and the worse ones are dropped; with "
+        "`learning_rate`; as in `at 50%`.",
+    )
     forecast: dict[Name, ForecastEntry] = Field(
         default={}, description="Schedules to order, not trained; as in `{late: {shape: wsd, horizon: 2T, decay: 1T}}`."
     )
@@ -485,6 +327,13 @@ class StudyFile(Entry):
         vary = self.vary
         if vary is None:
             return
+        if self.drop is not None:
+            if vary.add is None and vary.list is None:
+                hint = "a law needs all its arms; only `add` and `list` are judged arm by arm"
+                raise Refusal("is not supported with what is varied", hint, "drop")
+            if self.learning_rate is None:
+                hint = "add `learning_rate: {to: 0}`: arms in the middle of a schedule hide most of a difference"
+                raise Refusal("needs arms that are annealed", hint, "drop")
         for key in ("learning_rate", "tokens"):
             if getattr(self, key) is not None and getattr(vary, key) is not None:
                 raise Refusal("is varied as well", "state it once, here or in `vary:`", key)

@@ -67,9 +67,9 @@ class PrepareRequest:
                 hint="hold out a share of its documents (`held_out: 5%`)",
             )
         share = self.held_out_share
-        if share is not None and not 0 < share < 1:
+        if share is not None and not 0 < share <= 1:
             raise DataError(
-                f"`{self.dataset}` holds out {(held_out or {})['share']}; it must be between 0% and 100%",
+                f"`{self.dataset}` holds out {(held_out or {})['share']}; it must be above 0%, and at most 100%",
                 hint="`5%` is usual; it is taken by content, so it stays the same when documents are added",
             )
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from curriculum.analysis import benchmarks, claims, compare as analysis_compare
 from curriculum.artifacts.job_process import stop_on_signals
-from curriculum.compiler.prepared_text import PreparedText
 from curriculum.execution import evaluate
 from curriculum.execution.request import RunRequest
+from curriculum.studies.arms import texts_of
 from curriculum.units import show_exact
 
 
@@ -35,12 +35,12 @@ class VariantComparison:
 def compare_variants(
     request: RunRequest, names: Sequence[str], against: str | None, *, fill: bool
 ) -> VariantComparison | None:
-    """Compare curricula `names`; with `fill` kept checkpoints are measured where a loss is missing.
+    """Compare curricula `names`, or arms by address; with `fill` kept checkpoints are measured where a loss is missing.
 
     None when a signal stopped it; what was measured until then is saved.
     """
     project = request.project
-    texts = [PreparedText.open(project, name, request.size) for name in names]
+    texts = texts_of(project, names, request.size)
     losses = analysis_compare.compare(texts, against)
     if fill:
         with stop_on_signals() as stop:

@@ -35,8 +35,9 @@ _PLAIN = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
 class BatchJob:
     """One batch job. `command` is run once, on its first node; `%j` in `log` is the job's number.
 
-    `after` is the number of a job that must succeed before it starts. `array` (as `0-15` or `0-15%4`) makes it an
-    array: the command runs once for each index, which it reads from SLURM_ARRAY_TASK_ID.
+    `after` is the number of a job that must succeed before it starts, `after_ends` those of jobs that must have ended,
+    however they did. `array` (as `0-15` or `0-15%4`) makes it an array: the command runs once for each index, which it
+    reads from SLURM_ARRAY_TASK_ID.
     """
 
     name: str
@@ -47,6 +48,7 @@ class BatchJob:
     gpus_per_node: int = 0
     threads: int | None = None
     after: str | None = None
+    after_ends: Sequence[str] = ()
     array: str | None = None
 
 
@@ -85,7 +87,7 @@ def script(job: BatchJob, machine: MachineEntry) -> str:
         "open-mode": "append",
         # to this script alone: it saves, then queues the job again
         "signal": f"B:USR1@{entry.grace}",
-        "dependency": f"afterok:{job.after}" if job.after else None,
+        "dependency": _dependency(job),
         "kill-on-invalid-dep": "yes" if job.after else None,
     }
     lines = ["#!/bin/bash"]
@@ -95,6 +97,12 @@ def script(job: BatchJob, machine: MachineEntry) -> str:
     lines += ["#SBATCH --requeue", *(f"#SBATCH {_option(option)}" for option in entry.options)]
     lines += [*entry.setup, f"exec {shlex.join(job.command)}"]
     return "\n".join(lines) + "\n"
+
+
+def _dependency(job: BatchJob) -> str | None:
+    conditions = [f"afterok:{job.after}"] if job.after else []
+    conditions += [f"afterany:{':'.join(job.after_ends)}"] if job.after_ends else []
+    return ",".join(conditions) or None
 
 
 def _option(text: str) -> str:

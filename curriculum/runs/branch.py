@@ -48,7 +48,7 @@ class Branch:
     """A variant as written: its compiled lineage and its parent's, with the stored plans of what was trained.
 
     `mixtures` are the mixture files that were written with it, by name; `departed` has a line for each stage of the
-    parent whose files changed since.
+    parent whose files changed since. A root leaves no stage: `leaves` is None, and `parent` what it repeats.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Branch:
     provenance: Mapping[str, str]
     parent: Compiled
     departed: tuple[str, ...]
-    leaves: CompiledStage
+    leaves: CompiledStage | None
     checkpoint: checkpoints.Checkpoint | None
 
 
@@ -81,13 +81,7 @@ def write_branch(
 
     ConfigError for a mixture whose name is taken.
     """
-    project.check_is_new(name)
-    for mixture in mixtures:
-        if mixture in project.names("mixtures"):
-            raise ConfigError(
-                f"`mixtures/{mixture}.yaml` exists already; nothing was written",
-                hint="take another name for the curriculum: its mixture has the same",
-            )
+    _check_are_new(project, name, mixtures)
     texts = PreparedText.open(project.with_draft(name, text, mixtures), name, size)
     compiled = texts.compiled
     parent, departed = drift.as_trained(project, PreparedText.open(project, address.curriculum, size).compiled)
@@ -121,6 +115,42 @@ def write_branch(
         leaves=leaves,
         checkpoint=checkpoint,
     )
+
+
+def write_root(
+    project: Project, name: str, text: str, size: str, mixtures: Mapping[str, str], like: Compiled
+) -> Branch:
+    """Write `text`, a root that repeats the lineage `like`, as `stages/<name>.yaml`, and new `mixtures` by name.
+
+    Nothing is pinned: a root trains from its first step. ConfigError for a name that is taken.
+    """
+    _check_are_new(project, name, mixtures)
+    texts = PreparedText.open(project.with_draft(name, text, mixtures), name, size)
+    compiled = texts.compiled
+    for mixture, content in mixtures.items():
+        fs.write_bytes(project.root / "mixtures" / f"{mixture}.yaml", content.encode())
+    fs.write_bytes(project.root / "stages" / f"{name}.yaml", text.encode())
+    return Branch(
+        name=name,
+        text=text,
+        mixtures=mixtures,
+        compiled=compiled,
+        provenance=texts.provenance_lines(),
+        parent=like,
+        departed=(),
+        leaves=None,
+        checkpoint=None,
+    )
+
+
+def _check_are_new(project: Project, name: str, mixtures: Mapping[str, str]) -> None:
+    project.check_is_new(name)
+    for mixture in mixtures:
+        if mixture in project.names("mixtures"):
+            raise ConfigError(
+                f"`mixtures/{mixture}.yaml` exists already; nothing was written",
+                hint="take another name for the curriculum: its mixture has the same",
+            )
 
 
 def draft(

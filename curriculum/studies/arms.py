@@ -21,8 +21,9 @@ from curriculum.compiler.schedules import highest
 from curriculum.config.project import Project
 from curriculum.config.stages import EveryEntry
 from curriculum.errors import ConfigError, NotFound, Place, PlanError, did_you_mean
-from curriculum.studies import design, drafts, mixtures, points, proposal as fixed
+from curriculum.studies import design, drafts, drops, mixtures, points, proposal as fixed
 from curriculum.studies.bounds import SourceLimits
+from curriculum.studies.drops import Drops
 from curriculum.studies.mixtures import ArmMixture
 from curriculum.studies.points import LeftOut, Point
 from curriculum.studies.study import Study, open_study
@@ -31,6 +32,12 @@ from curriculum.units import Length, show_count
 SECOND_TRUNK: Final = Fraction(1, 4)
 """Of the tokens of all arms: a second trunk that costs less is trained where the study does not say."""
 FULL: Final = "full"
+FIRST: Final = "first-part.{}"
+"""The name of the stage of an arm at whose end it may be dropped."""
+FORK: Final = "annealed.{}"
+"""The name of the fork by which an arm is judged there."""
+ANNEALED: Final = Fraction(1, 10)
+"""Of an arm's tokens: how long the rate of a fork falls."""
 _REPLICATE = re.compile(r"(?P<point>.+)\.(?P<number>[1-9][0-9]{0,3})")
 
 
@@ -38,8 +45,9 @@ _REPLICATE = re.compile(r"(?P<point>.+)\.(?P<number>[1-9][0-9]{0,3})")
 class Arm:
     """One run of a point: replicate `replicate`, counted from 1, on trunk `seed`, counted from 1.
 
-    `project` has the drafts of its files; its curriculum is the study's name, its stage the arm's, with the keys
-    `entry`. `varied` is where the study says what is varied.
+    `project` has the drafts of its files; its curriculum is the study's name, its last stage the arm's. `entries` are
+    the keys of its own stages: two where it may be dropped at the end of the first. Its `fork` leaves there, and is
+    annealed. `varied` is where the study says what is varied.
     """
 
     study: str
@@ -47,15 +55,17 @@ class Arm:
     replicate: int
     seed: int
     tokens: int
-    entry: Mapping[str, Any] = field(repr=False)
+    entries: tuple[Mapping[str, Any], ...] = field(repr=False)
     draft: drafts.Draft = field(repr=False)
     texts: PreparedText = field(repr=False)
     varied: Place = field(repr=False)
+    fork: bool = False
 
     @property
     def name(self) -> str:
         """The stage's name: the first replicate has no number."""
-        return arm_name(self.point.name, self.replicate)
+        name = arm_name(self.point.name, self.replicate)
+        return FORK.format(name) if self.fork else name
 
     @property
     def address(self) -> str:
@@ -83,6 +93,21 @@ class Arm:
         """The arm itself, the last stage of its lineage."""
         return self.compiled.stages[-1]
 
+    @property
+    def own_stages(self) -> tuple[CompiledStage, ...]:
+        """The stages behind the branch point, in order."""
+        return self.compiled.stages[-len(self.entries) :]
+
+    @property
+    def first(self) -> CompiledStage:
+        """The stage that leaves the branch point; the arm itself unless it has two."""
+        return self.own_stages[0]
+
+    @property
+    def start(self) -> int:
+        """The branch point in tokens, at this size."""
+        return self.first.plan.start
+
 
 def arm_name(point: str, replicate: int) -> str:
     return point if replicate == 1 else f"{point}.{replicate}"
@@ -93,7 +118,8 @@ class CompiledStudy:
     """A study with its arms: the swarm, the controls in replicates, and a proposal's where one is known.
 
     `sources` are measured in every arm; `seeds` is the number of trunks; `left_out` are the controls that are not
-    trained; `limits` what sources may have.
+    trained; `limits` what sources may have. `forks` are the first ends of arms that may be dropped there, and `drops`
+    what was dropped by them, so that it is no longer among the arms; None before that.
     """
 
     study: Study
@@ -102,10 +128,22 @@ class CompiledStudy:
     seeds: int
     left_out: tuple[LeftOut, ...]
     limits: SourceLimits = field(repr=False)
+    forks: tuple[Arm, ...] = ()
+    drops: Drops | None = None
 
     @property
     def name(self) -> str:
         return self.study.name
+
+    @property
+    def fork_plans(self) -> dict[str, str]:
+        """The fingerprint of the plan of every fork, by address."""
+        return {arm.address: arm.stage.plan.fingerprint for arm in self.forks}
+
+    @property
+    def awaits_forks(self) -> bool:
+        """Whether arms are still to be judged by their forks."""
+        return bool(self.forks) and self.drops is None
 
     @property
     def replicates(self) -> int:
@@ -129,7 +167,7 @@ class CompiledStudy:
         match = _REPLICATE.fullmatch(name)
         if match is not None and match["number"] == "1":
             name = match["point"]
-        for arm in self.arms:
+        for arm in (*self.arms, *self.forks):
             if arm.name == name:
                 return arm
         known = [arm.name for arm in self.arms]
@@ -171,8 +209,22 @@ def compile_study(
         point = points.proposal(study, proposal)
         runs = [drafting.arm(point, r, 1 + (r - 1) % seeds) for r in range(1, study.file.replicates + 1)]
         compiled = replace(compiled, arms=(*compiled.arms, *runs))
+    if study.file.drop is not None:
+        compiled = _with_forks(compiled, drafting)
     _check_budget(compiled)
     return compiled
+
+
+def _with_forks(compiled: CompiledStudy, drafting: _Drafting) -> CompiledStudy:
+    """The study with a fork of every arm, without the arms that were dropped by them."""
+    study = compiled.study
+    forks = tuple(drafting.arm(arm.point, arm.replicate, arm.seed, fork=True) for arm in compiled.arms)
+    compiled = replace(compiled, forks=forks)
+    found = drops.read(study.project, study.name, study.size, compiled.fork_plans)
+    if found is None:
+        return compiled
+    arms = tuple(arm for arm in compiled.arms if arm.point.name not in found.dropped)
+    return replace(compiled, arms=arms, drops=found)
 
 
 def fix_design(compiled: CompiledStudy) -> None:
@@ -247,6 +299,9 @@ def expected_tokens(compiled: CompiledStudy) -> dict[int, int]:
     lengths: dict[int, int] = {}
     for arm in compiled.arms:
         lengths[arm.tokens] = lengths.get(arm.tokens, 0) + 1
+    for fork in compiled.forks:
+        annealed = int(fork.tokens * ANNEALED)
+        lengths[annealed] = lengths.get(annealed, 0) + 1
     if compiled.has_proposal and not compiled.of_role("proposal"):
         longest = max(lengths)
         lengths[longest] += compiled.replicates
@@ -324,8 +379,8 @@ class _Drafting:
             return 0
         return int(self.study.tokens(ramp, "for") * compiled.scale) // compiled.stages[-1].plan.sequence_length
 
-    def arm(self, point: Point, replicate: int, seed: int) -> Arm:
-        """The arm, compiled."""
+    def arm(self, point: Point, replicate: int, seed: int, *, fork: bool = False) -> Arm:
+        """The arm, compiled; or its `fork` at its first end."""
         study, name = self.study, arm_name(point.name, replicate)
         tokens = self._tokens(point)
         entry: dict[str, Any] = {"name": name, **self._length(tokens), **point.entry}
@@ -342,9 +397,10 @@ class _Drafting:
             seed = replicate
         elif replicate > 1:
             entry["data_seed"] = replicate
+        entries = (entry,) if study.file.drop is None else self._in_two(entry, tokens, study.file.drop, fork=fork)
         about = f"arm {name} of study {study.name}"
         draft = drafts.Draft(
-            stage_file=drafts.stage_file(study, study.name, about, [entry], seed),
+            stage_file=drafts.stage_file(study, study.name, about, entries, seed),
             mixtures={mixture_name: mixture.text(f"arm {point.name} of study {study.name}")} if drafted else {},
         )
         project = study.project.with_draft(study.name, draft.stage_file, draft.mixtures)
@@ -355,11 +411,27 @@ class _Drafting:
             replicate=replicate,
             seed=1 if not study.before else seed,
             tokens=tokens,
-            entry=entry,
+            entries=entries,
             draft=draft,
             texts=texts,
             varied=study.place("vary"),
+            fork=fork,
         )
+
+    def _in_two(
+        self, entry: Mapping[str, Any], tokens: int, share: Fraction, *, fork: bool
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """An arm as two stages, the first of `share` of its tokens; or the first with an annealed fork behind it."""
+        name, part = entry["name"], max(1, int(tokens * share))
+        lasting = {key: entry[key] for key in ("measure",) if key in entry}
+        first = {key: value for key, value in entry.items() if key != "until"}
+        first |= {"name": FIRST.format(name), "tokens": str(Length(part, "tokens")), "every": {}}
+        if fork:
+            annealed = max(1, int(tokens * ANNEALED))
+            length = {"tokens": str(Length(annealed, "tokens")), "learning_rate": self._annealed(annealed)}
+            return first, {"name": FORK.format(name), **length, **lasting, "every": {}}
+        rest = {"tokens": str(Length(tokens - part, "tokens"))} if "until" not in entry else {"until": entry["until"]}
+        return first, {"name": name, **rest, **lasting, "every": entry["every"]}
 
     def _mixture(self, point: Point, tokens: int) -> tuple[ArmMixture, bool]:
         """What an arm reads, and whether no file has it: a shorter arm takes a part of a source new to the lineage."""
@@ -388,6 +460,7 @@ class _Drafting:
                 hint="anneal to a lower rate, as in `{to: 0}`",
             )
         length = str(Length(tokens, "tokens"))
+        length += " tokens" if length.isdecimal() else ""  # a curve's length says its unit or its scale
         return {"shape": "decay", "min": Decimal(mixtures.exact(anneal.to)), "decay": length}
 
     def _every(self, tokens: int) -> dict[str, Any]:
@@ -412,3 +485,22 @@ def find_arm(project: Project, address: str, size: str, proposal: Mapping[str, F
             hint=f"as in `{name}/kept`; `curriculum plan {name}` lists them",
         )
     return compile_study(project, name, size, proposal).arm(arm)
+
+
+def texts_of(project: Project, names: Iterable[str], size: str) -> list[PreparedText]:
+    """The text of each of `names`, curricula or arms of studies by address; an arm's lineage is called by its address.
+
+    A study is compiled once for all its arms.
+    """
+    studies: dict[str, CompiledStudy] = {}
+    texts = []
+    for name in names:
+        study, slash, arm = name.partition("/")
+        if not slash or study not in project.names("studies"):
+            texts.append(PreparedText.open(project, name, size))
+            continue
+        if study not in studies:
+            studies[study] = compile_study(project, study, size)
+        found = studies[study].arm(arm)
+        texts.append(found.texts.named(found.address))
+    return texts

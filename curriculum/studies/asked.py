@@ -12,6 +12,7 @@ from curriculum.studies.arms import CompiledStudy, compile_study
 from curriculum.studies.decision import Decision, Question
 from curriculum.studies.evidence import Evidence
 from curriculum.studies.forecast import question_of_schedules
+from curriculum.studies.halving import lines as dropping_lines, measure_forks
 from curriculum.studies.measured import Measured, measure, read_digests
 from curriculum.studies.question import question_of
 
@@ -20,7 +21,8 @@ from curriculum.studies.question import question_of
 class Asked:
     """`earlier` is the evidence at positions before the arms' end, `files` the digests of what was read, by name.
 
-    `remarks` are on runs that do not count. `compiled` and `measured` are None where no arm is trained for the study.
+    `remarks` are on runs that do not count, `notes` what else is said with a decision. `compiled` and `measured` are
+    None where no arm is trained for the study.
     """
 
     question: Question
@@ -30,6 +32,7 @@ class Asked:
     compiled: CompiledStudy | None = field(default=None, repr=False)
     measured: Measured | None = field(default=None, repr=False)
     remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def incomplete(self) -> list[str]:
@@ -48,6 +51,7 @@ class Asked:
 
     def so_far(self, decision: Decision) -> Decision:
         """The decision as far as the arms that ended allow: while some are missing, nothing is shown."""
+        decision = replace(decision, notes=(*self.notes, *decision.notes))
         lines = self.incomplete
         if not lines:
             return decision
@@ -68,10 +72,18 @@ def ask(project: Project, name: str, size: str) -> Asked:
         return Asked(question=schedules, evidence=evidence, files=files, remarks=remarks)
     compiled = compile_study(project, name, size)
     measured = measure(compiled)
+    if compiled.awaits_forks and (forks := measure_forks(compiled)).missing:
+        raise PlanError(
+            f"{len(forks.missing)} of {len(compiled.forks)} arms of study `{name}` have no first end yet, as "
+            f"{forks.missing[0]}",
+            place=document.place(("drop",)),
+            hint=f"`curriculum run {name}{project.options(size)}` trains them, drops some, and goes on with the others",
+        )
     if not measured.plans:
         aside = f"; {measured.set_aside[0].arm}: {measured.set_aside[0].reason}" if measured.set_aside else ""
         raise PlanError(
             f"no arm of study `{name}` has ended at size {size}{aside}",
+            place=document.place((file.subject,)),
             hint=f"`curriculum run {name}{project.options(size)}` trains its {len(compiled.arms)} arms",
         )
     return Asked(
@@ -81,4 +93,5 @@ def ask(project: Project, name: str, size: str) -> Asked:
         files=read_digests(compiled, measured),
         compiled=compiled,
         measured=measured,
+        notes=dropping_lines(compiled, measured.evidence),
     )

@@ -28,7 +28,7 @@ def decide(question: Question, evidence: Evidence) -> Decision:
         arm: shared.verdicts(question, limited, arm, None, {control: {} for control in references})
         for arm in candidates
     }
-    judged = _corrected(judged)
+    judged = _corrected(judged, question.dropped)
     laws: tuple[LawReport, ...] = ()
     notes: list[str] = []
     if question.kind == "cooldown":
@@ -60,8 +60,11 @@ def decide(question: Question, evidence: Evidence) -> Decision:
     )
 
 
-def _corrected(judged: dict[str, tuple[Verdict, ...]]) -> dict[str, tuple[Verdict, ...]]:
-    """The verdicts with `shown` of `lower` only where Holm's procedure over all candidates rejects as well."""
+def _corrected(judged: dict[str, tuple[Verdict, ...]], dropped: int) -> dict[str, tuple[Verdict, ...]]:
+    """The verdicts with `shown` of `lower` only where Holm's procedure over all candidates rejects as well.
+
+    Those that were `dropped` count among the candidates, each once for every control, with a p-value of 1.
+    """
     places = [
         (arm, number)
         for arm, verdicts in judged.items()
@@ -69,7 +72,8 @@ def _corrected(judged: dict[str, tuple[Verdict, ...]]) -> dict[str, tuple[Verdic
         if verdict.goal == "lower" and verdict.difference is not None and verdict.difference.p_value is not None
     ]
     p_values = [judged[arm][number].difference.p_value or 0.0 for arm, number in places]  # type: ignore[union-attr]
-    rejected = dict(zip(places, holm(p_values), strict=True))
+    each = len(p_values) // len(judged) if judged else 0
+    rejected = dict(zip(places, holm([*p_values, *[1.0] * (dropped * each)]), strict=False))
     return {
         arm: tuple(
             replace(verdict, word="not distinguishable")

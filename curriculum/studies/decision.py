@@ -94,6 +94,8 @@ class Question:
     """Whether the answer should hold for other trunks too, so that one trunk alone is said with the verdict."""
     asked: StageAsked | None = field(default=None, metadata=fs.ADDED_LATER)
     forecast: Forecast | None = field(default=None, metadata=fs.ADDED_LATER)
+    dropped: int = field(default=0, metadata=fs.ADDED_LATER)
+    """Candidates that were dropped at their first end: a correction for many counts them, too."""
 
 
 @dataclass(frozen=True)

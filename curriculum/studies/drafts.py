@@ -23,11 +23,13 @@ class Draft:
     mixtures: Mapping[str, str]
 
 
-def stage_file(study: Study, curriculum: str, about: str, entries: Sequence[Mapping[str, Any]], seed: int) -> str:
+def stage_file(
+    study: Study, curriculum: str, about: str, entries: Sequence[Mapping[str, Any]], seed: int, trunk: str = TRUNK
+) -> str:
     """The file of curriculum `curriculum`: what leaves the branch point of trunk `seed`, counted from 1.
 
-    Another trunk than the first has the stages before the branch point again, under the root's seed plus `seed` - 1. So
-    has an arm without a branch point.
+    Another trunk than the first has the stages before the branch point again, under the root's seed plus `seed` - 1 and
+    the names of the form `trunk`. So has an arm without a branch point.
     """
     lines = [json_schema.modeline(f"stages/{curriculum}.yaml"), f"about: {scalar(about)}"]
     before: list[dict[str, Any]] = []
@@ -38,7 +40,7 @@ def stage_file(study: Study, curriculum: str, about: str, entries: Sequence[Mapp
         stated = {key: root[key] for key in _ROOT_SETTINGS if key in root}
         lines += [f"{key}: {flow(value)}" for key, value in (stated | {"seed": study.root.seed + seed - 1}).items()]
         for _, entry in stage_entries(study.project, study.before, cut=None) if study.before else ():
-            before.append(entry | {"name": TRUNK.format(seed=seed, stage=entry["name"])})
+            before.append(entry | {"name": trunk.format(seed=seed, stage=entry["name"])})
     lines.append("stages:")
     lines += [f"  - {flow(entry)}" for entry in (*before, *entries)]
     return "\n".join(lines) + "\n"

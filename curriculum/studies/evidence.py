@@ -101,6 +101,13 @@ class Evidence:
         """The names of the arms, of these roles or of all, in the order of the rows."""
         return tuple(dict.fromkeys(row.arm for row in self.rows if not roles or row.role in roles))
 
+    @property
+    def reference(self) -> str | None:
+        """The arm that others are compared with: `kept`, else `stated`, else another control, else the branch point."""
+        controls = self.arms("control")
+        first = next((name for name in ("kept", "stated", *controls) if name in controls), None)
+        return first or next(iter(self.arms("before")), None)
+
     def settings(self, arm: str) -> Settings:
         return self._first(arm).settings
 

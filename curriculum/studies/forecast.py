@@ -15,7 +15,7 @@ from curriculum.errors import ConfigError, NotFound, PlanError, did_you_mean
 from curriculum.plan.learning_rate import LearningRate
 from curriculum.studies.decision import Forecast, LawOfSchedules, Question, Schedule
 from curriculum.studies.evidence import Evidence
-from curriculum.studies.training_curves import Trained, trained, training_curves, unit_steps
+from curriculum.studies.training_curves import Trained, remarks, trained, training_curves, unit_steps
 from curriculum.units import show_count
 
 MOST_TIMES = 3
@@ -84,9 +84,8 @@ def question_of_schedules(
         for run in runs
         for _, plan, path in run.stages
     }
-    remarks = tuple(run.remark for run in runs if run.remark)
     missing = [f"`{run.name}` has not run at size {size}" for run in runs if not run.seen]
-    return question, Evidence((), training_curves(runs, weights, step, steps)), files, (*missing, *remarks)
+    return question, Evidence((), training_curves(runs, weights, step, steps)), files, (*missing, *remarks(runs))
 
 
 def _check_alike(texts: list[PreparedText], document: Document) -> None:

@@ -191,7 +191,7 @@ def _before(
     seeds = dict.fromkeys(one.arm.seed for one in ended)
     for seed in seeds:
         arms = [one.arm for one in ended if one.arm.seed == seed]
-        parent = arms[0].stage.parent
+        parent = arms[0].first.parent
         if parent is None:
             continue
         measured: dict[str, Any] = {}

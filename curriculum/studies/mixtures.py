@@ -126,7 +126,7 @@ def varied(study: Study) -> dict[str, tuple[str | int, ...]]:
 def all_sources(study: Study) -> list[str]:
     """The union of the sources of all arms and of the goal: what every arm measures, sorted.
 
-    PlanError at its line for a name that sources.yaml does not have.
+    PlanError at its line for a name that sources.yaml does not have, and for a probe that is to be read.
     """
     known = study.project.sources.sources
     for name, path in varied(study).items():
@@ -138,6 +138,12 @@ def all_sources(study: Study) -> list[str]:
                 else f"unknown source `{name}` in study `{study.name}`",
                 place=study.document.key_place(path) if measured else study.place(*path),
                 hint=did_you_mean(name, known),
+            )
+        if known[name].is_probe and path[0] == "vary":
+            raise PlanError(
+                f"`{name}` is held out as a whole: no arm can read it",
+                place=study.place(*path),
+                hint="name it in `goal`, which measures it in every arm; to train on it, hold out a share of it",
             )
     vary = study.vary
     listed = [named(study, name, "vary", "list") for name in vary.list or ()]

@@ -31,7 +31,7 @@ def question_of(compiled: CompiledStudy, *, seconds: float | None = None) -> Que
             shares = {**named, **{name: ratio * rest for name, ratio in block.rest.items()}}
         around = {source: float(shares.get(source, 0)) for source in sources}
         low, high = _bounds(compiled, sources)
-    longest = max(compiled.arms, key=lambda arm: arm.stage.stop - arm.stage.plan.start).stage
+    longest = max(arm.stage.stop - arm.start for arm in compiled.arms)
     return Question(
         name=compiled.name,
         kind=kind,
@@ -42,14 +42,15 @@ def question_of(compiled: CompiledStudy, *, seconds: float | None = None) -> Que
         low=low,
         high=high,
         of=vary.share.of if vary.share is not None else None,
-        cost=RunCost(tokens=longest.stop - longest.plan.start, seconds=seconds),
+        cost=RunCost(tokens=longest, seconds=seconds),
         all_trunks=compiled.arms[0].compiled.scaled,
         asked=_stage_asked(compiled),
+        dropped=len(compiled.drops.dropped) if compiled.drops is not None else 0,
     )
 
 
 def _stage_asked(compiled: CompiledStudy) -> StageAsked:
-    limits, study, stage = compiled.limits, compiled.study, compiled.arms[0].stage
+    limits, study, stage = compiled.limits, compiled.study, compiled.arms[0].first
     passes = {}
     for source, choice in limits.choices.items():
         if not choice.windows:

@@ -10,7 +10,7 @@ from curriculum.artifacts import checkpoints
 from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.artifacts.metrics import last_record
 from curriculum.runs.folders import stage_folder
-from curriculum.runs.status import DONE, RUNNING, state_of
+from curriculum.runs.status import DONE, PLANNED, RUNNING, STARTED, state_of
 from curriculum.studies.arms import Arm, CompiledStudy
 
 FORMAT: Final = 1
@@ -41,26 +41,31 @@ class ArmStatus:
 
 
 def arm_statuses(study: CompiledStudy) -> tuple[ArmStatus, ...]:
-    """Every arm of a study, in its order."""
-    return tuple(map(_status, study.arms))
+    """Every arm of a study, in its order; before that the forks by which arms may be dropped."""
+    return tuple(map(_status, (*study.forks, *study.arms)))
 
 
 def _status(arm: Arm) -> ArmStatus:
     stage = arm.stage
-    folder = stage_folder(arm.project, arm.compiled, stage)
-    state, job = state_of(folder)
+    for own in reversed(arm.own_stages):  # the last that has begun
+        folder = stage_folder(arm.project, arm.compiled, own)
+        state, job = state_of(folder)
+        if state != PLANNED:
+            break
+    if own is not stage and state == DONE:
+        state = STARTED
     kept = checkpoints.latest(folder)
-    position = stage.stop if state == DONE else kept.position if kept else stage.plan.start
+    position = stage.stop if state == DONE else kept.position if kept else own.plan.start
     if state == RUNNING and (record := last_record(folder.metrics)) is not None:
         position = max(position, record["position"])
-    ended = read_evaluations(folder).get(stage.stop, {})
+    ended = read_evaluations(stage_folder(arm.project, arm.compiled, stage)).get(stage.stop, {})
     return ArmStatus(
         address=arm.address,
         role=arm.role,
         replicate=arm.replicate,
         trunk=arm.seed,
         state=state,
-        starts_at=stage.plan.start,
+        starts_at=arm.start,
         position=position,
         ends_at=stage.stop,
         losses={name: entry["loss"] for name, entry in ended.items()},

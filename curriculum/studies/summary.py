@@ -50,6 +50,7 @@ def summarise(compiled: CompiledStudy, machine_name: str, machine: config.Machin
         "arms": rows,
         "left_out": [{"name": entry.name, "reason": entry.reason} for entry in compiled.left_out],
         "proposal": _proposal(compiled),
+        "drop": _drop(compiled),
         "caps": {
             source: {"share": float(cap), "passes": float(compiled.limits.allowed_passes(source))}
             for source, cap in compiled.limits.binding().items()
@@ -82,14 +83,14 @@ def arm_row(compiled: CompiledStudy, arm: Arm) -> dict[str, Any]:
         "mixture": stage.setting.mixture,
         "shares": {source: float(share) for source, share in arm.point.mixture.shares.items()},
         "settings": _settings(arm),
-        "tokens": stage.stop - plan.start,
+        "tokens": stage.stop - arm.start,
         "tokens_full_size": arm.tokens,
-        "steps": stage.steps_run,
+        "steps": sum(own.steps_run for own in arm.own_stages),
         "batch_sequences": plan.batch_sequences,
-        "lr_first": plan.lr(plan.first_step),
+        "lr_first": arm.first.plan.lr(arm.first.plan.first_step),
         "lr_last": plan.lr(plan.first_step + stage.steps_run - 1),
         "passes": passes,
-        "passes_stood_for": _stood_for(compiled, arm, stage),
+        "passes_stood_for": _stood_for(compiled, arm),
         "take": {source: float(part) for source, part in _taken(arm).items()},
         "fingerprint": plan.fingerprint,
         "notes": list(stage.notes),
@@ -107,12 +108,12 @@ def _settings(arm: Arm) -> dict[str, Any]:
 
 def _taken(arm: Arm) -> dict[str, Fraction]:
     """The part of each source's text that the arm reads, where it is less than all."""
-    name = arm.stage.setting.mixture
+    name = arm.first.setting.mixture
     file, _ = arm.project.mixture(name)
     return {source: part for source, part in file.take.items() if part < 1}
 
 
-def _stood_for(compiled: CompiledStudy, arm: Arm, stage: CompiledStage) -> dict[str, float]:
+def _stood_for(compiled: CompiledStudy, arm: Arm) -> dict[str, float]:
     """The passes of each source at the end of the stage in question, if that read what the arm reads.
 
     Empty where the arm is as long as the stage.
@@ -120,7 +121,7 @@ def _stood_for(compiled: CompiledStudy, arm: Arm, stage: CompiledStage) -> dict[
     limits, passes = compiled.limits, dict[str, float]()
     if arm.tokens == (compiled.study.stage_tokens or arm.tokens):
         return passes
-    ramp, parent = stage.ramp_sequences, stage.parent
+    ramp, parent = arm.first.ramp_sequences, arm.first.parent
     for source, share in arm.point.mixture.shares.items():
         windows, before = limits.choices[source].windows, limits.items.get(source, 0)
         if not windows:
@@ -136,6 +137,20 @@ def _proposal(compiled: CompiledStudy) -> dict[str, Any] | None:
     if not compiled.has_proposal or compiled.of_role("proposal"):
         return None
     return {"runs": compiled.replicates, "after": len(compiled.arms)}
+
+
+def _drop(compiled: CompiledStudy) -> dict[str, Any] | None:
+    """Where arms end a first time, how many tokens their forks take, and which were dropped; None where all go on."""
+    if compiled.study.file.drop is None:
+        return None
+    fork, found = compiled.forks[0], compiled.drops
+    return {
+        "at": float(compiled.study.file.drop),
+        "forks": len(compiled.forks),
+        "tokens": fork.stage.stop - fork.stage.plan.start,
+        "dropped": None if found is None else list(found.dropped),
+        "audited": None if found is None else list(found.audited),
+    }
 
 
 def _noise(compiled: CompiledStudy) -> list[dict[str, Any]]:
@@ -166,7 +181,7 @@ def _repeated(compiled: CompiledStudy) -> list[Arm]:
 def _trunk(compiled: CompiledStudy) -> dict[str, Any] | None:
     """How far the stages before the branch point are trained, on the first trunk."""
     arm = compiled.arms[0]
-    before = arm.compiled.stages[:-1]
+    before = arm.compiled.stages[: -len(arm.entries)]
     if not before:
         return None
     folder = stage_folder(arm.project, arm.compiled, before[-1])
@@ -176,7 +191,7 @@ def _trunk(compiled: CompiledStudy) -> dict[str, Any] | None:
 def _cost(compiled: CompiledStudy, machine_name: str, machine: config.MachineEntry) -> dict[str, Any]:
     """Of all runs, those of a proposal counted, and of the trunks that are trained for the study alone."""
     arms = compiled.arms
-    lineages = [arm.compiled for arm in arms]
+    lineages = [arm.compiled for arm in (*arms, *compiled.forks)]
     expected = compiled.replicates if _proposal(compiled) else 0
     # a proposal is as long as the longest arm, and its weights are kept as a control's are
     longest = max(lineages, key=lambda lineage: lineage.stop - lineage.stages[-1].plan.start).stages[-1]
@@ -184,7 +199,7 @@ def _cost(compiled: CompiledStudy, machine_name: str, machine: config.MachineEnt
     stages = [node.stage for node in own.values()] + [longest] * expected
     tokens = sum(stage.stop - stage.plan.start for stage in stages)
     evaluated = sum(tokens_evaluated(node.stage, node.lineage) for node in own.values())
-    trunk = lineages[0].stages[-1].plan.start
+    trunk = arms[0].start
     runs = len(arms) + expected
     whole = cost(compiled.study.project, lineages[:1], machine_name, machine)
     held = [arm for arm in arms if arm.role in HELD]

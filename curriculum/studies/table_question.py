@@ -7,7 +7,8 @@ from pathlib import Path
 
 from curriculum import fs
 from curriculum.config.project import Project
-from curriculum.config.studies import Limit, StudyFile
+from curriculum.config.studies import StudyFile
+from curriculum.config.study_values import Limit
 from curriculum.config.yaml import Document
 from curriculum.errors import NotFound, Place, PlanError, did_you_mean
 from curriculum.studies.decision import Keep, Question

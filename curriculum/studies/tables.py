@@ -11,10 +11,16 @@ from typing import Any, TypeAlias
 
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.metrics import read_metrics
+from curriculum.compiler.compile import CompiledStage
+from curriculum.compiler.prepared_text import PreparedText
+from curriculum.config.project import Project
 from curriculum.errors import NotFound, PlanError, did_you_mean
+from curriculum.runs import held_out
 from curriculum.runs.folders import is_finished, stage_folder
 from curriculum.studies import record
 from curriculum.studies.arms import Arm, CompiledStudy
+from curriculum.studies.asked import ask
+from curriculum.studies.evidence import Evidence
 from curriculum.studies.measured import Measured, measure
 from curriculum.studies.question import kind_of
 from curriculum.studies.summary import arm_row
@@ -40,19 +46,26 @@ class StudyTables:
         return [self._arm(arm, sources, keys) for arm in self.compiled.arms]
 
     def _arm(self, arm: Arm, sources: list[str], keys: list[str]) -> Row:
-        row, folder = arm_row(self.compiled, arm), stage_folder(arm.project, arm.compiled, arm.stage)
-        last = checkpoints.latest(folder)
-        done = is_finished(folder, arm.stage)
-        state = "done" if done else "started" if folder.plan.exists() else "not started"
-        seconds = sum(line["seconds"] for line in read_metrics(folder.metrics)) if folder.metrics.exists() else 0.0
+        row = arm_row(self.compiled, arm)
         return {
             **{key: row[key] for key in ("address", "point", "role", "replicate", "trunk", "tokens", "steps")},
-            "state": state,
-            "position": arm.stage.stop if done else last.position if last else arm.stage.plan.start,
-            "seconds": float(seconds),
+            **_progress(arm, *arm.own_stages),
             **{f"share/{source}": row["shares"].get(source, 0.0) for source in sources},
             **{key: row["settings"].get(key) for key in keys},
         }
+
+    @property
+    def trunks(self) -> Table:
+        """A row for every stage that arms leave: its trunk, tokens, state and seconds; `own` if the study trains it."""
+        rows: dict[str, Row] = {}
+        for arm in self.compiled.arms:
+            for stage in arm.compiled.stages[: -len(arm.entries)]:
+                if stage.name not in rows:
+                    own = stage.setting.curriculum == self.compiled.name
+                    tokens = stage.stop - stage.plan.start
+                    row = {"stage": stage.name, "trunk": arm.seed, "own": own, "tokens": tokens}
+                    rows[stage.name] = {**row, **_progress(arm, stage)}
+        return list(rows.values())
 
     @cached_property
     def measured(self) -> Measured:
@@ -66,8 +79,7 @@ class StudyTables:
         The control is `kept`, or what there is in its place; None where it was not measured in the same run.
         """
         evidence = self.measured.evidence
-        controls = evidence.arms("control")
-        control = next((name for name in ("kept", "stated", *controls) if name in controls), None)
+        control = evidence.reference
         rows = []
         for row in evidence.rows:
             pairs = dict(evidence.differences(row.arm, control, {row.source: 1.0})) if control is not None else {}
@@ -92,30 +104,134 @@ class StudyTables:
         if source not in self.compiled.sources:
             raise NotFound(f"no arm measures `{source}`", hint=did_you_mean(source, self.compiled.sources))
         if kind_of(self.compiled) != "mixture":
-            raise PlanError(
-                f"study `{self.compiled.name}` varies no mixture, so there is no law of shares",
-                hint="`responses` has what was measured",
-            )
+            raise _no_shares(self.compiled.name)
         sources = sorted({name for arm in self.compiled.arms for name in arm.point.mixture.shares})
-        return StudyLaw(self.measured, source, sources)
+        return StudyLaw(self.measured.evidence, source, sources)
 
     @property
     def decision(self) -> StudyDecision | None:
         """The newest record of `curriculum decide`; None before the first."""
         study = self.compiled.study
-        newest = record.newest(study.project.runs / study.size / study.name)
-        return StudyDecision(newest) if newest is not None else None
+        return newest_decision(study.project, study.name, study.size)
+
+
+def _progress(arm: Arm, *stages: CompiledStage) -> Row:
+    """How far `stages` of an arm's lineage are together, and the seconds of training that their metrics count."""
+    folders = [stage_folder(arm.project, arm.compiled, stage) for stage in stages]
+    end, last = stages[-1], folders[-1]
+    # the weights of an arm that ended may be pruned
+    done = is_finished(last, end) or (end.stop == end.plan.end and last.done.exists())
+    kept = [min(found.position, end.stop) for folder in folders if (found := checkpoints.latest(folder)) is not None]
+    seconds = 0.0
+    for stage, folder in zip(stages, folders, strict=True):
+        seconds += sum(line["seconds"] for line in read_metrics(folder.metrics) if line["position"] <= stage.stop)
+    return {
+        "state": "done" if done else "started" if any(folder.plan.exists() for folder in folders) else "not started",
+        "position": end.stop if done else max(kept, default=stages[0].plan.start),
+        "seconds": float(seconds),
+    }
+
+
+class RunTables:
+    """A study of runs that are there already: curricula (`arms:`), or those of others (`table:`)."""
+
+    def __init__(self, project: Project, name: str, size: str) -> None:
+        self.project, self.name, self.size = project, name, size
+        self.curricula = project.study(name)[0].arms
+
+    def __repr__(self) -> str:
+        return f"study {self.name}, size {self.size}, of runs that are there"
+
+    @cached_property
+    def evidence(self) -> Evidence:
+        """The runs of the table; PlanError of curricula that are asked about schedules before any of them ran."""
+        return ask(self.project, self.name, self.size).evidence
+
+    @property
+    def arms(self) -> Table:
+        """A row for every curriculum, with its state, tokens and seconds; of a table for every run, with its shares."""
+        if self.curricula is None:
+            found = self.evidence
+            sources = sorted({source for arm in found.arms() for source in found.settings(arm)})
+            return [
+                {
+                    "address": arm,
+                    "role": found.role(arm),
+                    **{f"share/{source}": found.settings(arm).get(source, 0.0) for source in sources},
+                }
+                for arm in found.arms()
+            ]
+        return [self._curriculum(name) for name in self.curricula]
+
+    def _curriculum(self, name: str) -> Row:
+        compiled = PreparedText.open(self.project, name, self.size).compiled
+        folders = [stage_folder(self.project, compiled, stage) for stage in compiled.stages]
+        done = is_finished(folders[-1], compiled.stages[-1])
+        kept = [last.position for folder in folders if (last := checkpoints.latest(folder)) is not None]
+        seconds = sum(line["seconds"] for folder in folders for line in read_metrics(folder.metrics))
+        return {
+            "address": name,
+            "role": "curriculum",
+            "tokens": compiled.stop,
+            "steps": sum(stage.steps_run for stage in compiled.stages),
+            "state": "done" if done else "started" if folders[0].plan.exists() else "not started",
+            "position": compiled.stop if done else min(max(kept, default=0), compiled.stop),
+            "seconds": float(seconds),
+        }
+
+    @property
+    def responses(self) -> Table:
+        """A row for every curriculum or run and source: the held-out loss that was measured last, and where."""
+        if self.curricula is None:
+            return [
+                {"arm": row.arm, "source": row.source, "position": None, "loss": row.loss} for row in self.evidence.rows
+            ]
+        rows = []
+        for name in self.curricula:
+            compiled = PreparedText.open(self.project, name, self.size).compiled
+            rows += [
+                {"arm": name, "source": source, "position": curve[-1][0], "loss": curve[-1][1]}
+                for source, curve in held_out.curves(self.project, compiled).items()
+                if curve
+            ]
+        return rows
+
+    def law(self, source: str) -> StudyLaw:
+        """The law of the held-out loss of `source` in the shares; PlanError where there are none, or too few runs."""
+        if self.curricula is not None:
+            raise _no_shares(self.name)
+        if source not in self.evidence.sources:
+            raise NotFound(f"no run measures `{source}`", hint=did_you_mean(source, self.evidence.sources))
+        sources = sorted({name for arm in self.evidence.arms() for name in self.evidence.settings(arm)})
+        return StudyLaw(self.evidence, source, sources)
+
+    @property
+    def decision(self) -> StudyDecision | None:
+        """The newest record of `curriculum decide`; None before the first."""
+        return newest_decision(self.project, self.name, self.size)
+
+
+def newest_decision(project: Project, name: str, size: str) -> StudyDecision | None:
+    """The newest record of a study; None before the first."""
+    newest = record.newest(project.runs / size / name)
+    return StudyDecision(newest) if newest is not None else None
+
+
+def _no_shares(name: str) -> PlanError:
+    return PlanError(
+        f"study `{name}` varies no mixture, so there is no law of shares", hint="`responses` has what was measured"
+    )
 
 
 class StudyLaw:
     """A fitted law of one held-out loss: `predict` gives it at any mixture, `terms` are its numbers."""
 
-    def __init__(self, measured: Measured, source: str, sources: list[str]) -> None:
+    def __init__(self, evidence: Evidence, source: str, sources: list[str]) -> None:
         from curriculum.studies.decide_mixture import check_enough
         from curriculum.studies.decision import Undecidable
         from curriculum.studies.laws import mixture
 
-        arms, shares, losses = measured.evidence.table(source, sources)
+        arms, shares, losses = evidence.table(source, sources)
         try:
             check_enough(len(arms), len(sources))
         except Undecidable as error:

@@ -31,36 +31,48 @@ MOST_POINTS = 192
 class Trained:
     """What one curriculum trained of a schedule: stages with the plans that trained them, and how far (tokens).
 
-    `remark` says why no more of it counts; it is empty where all of it does.
+    `ends` says why no more of it counts, without its name, and `drift` which stage was trained by another plan; both
+    are empty where all of it counts.
     """
 
     name: str
     stages: tuple[tuple[CompiledStage, StagePlan, Path], ...] = field(repr=False)
     seen: int
-    remark: str
+    ends: str
+    drift: str
 
 
 def trained(project: Project, name: str, compiled: Compiled) -> Trained:
     """How far the runs of a curriculum are evidence on schedules."""
     drifts = {drift.stage.name: drift.words() for drift in find_drift(project, compiled)}
     stages: list[tuple[CompiledStage, StagePlan, Path]] = []
-    seen, remark = 0, ""
+    seen, ends, drift = 0, "", ""
     first = compiled.stages[0]
     for stage in compiled.stages:
         folder = stage_folder(project, compiled, stage)
         if not folder.plan.exists():
             break
         if stage.name in drifts:
-            remark = f"`{stage.name}` {drifts[stage.name]}, and does not count"
+            drift = f"`{stage.name}` {drifts[stage.name]}, and does not count"
             break
         plan = StagePlan.load(folder.plan)
         change = _change(first, stage, plan)
         if change is not None:
-            remark = f"of `{name}` what comes before {show_count(plan.start)} tokens counts: there {change} changes"
+            ends = f"what comes before {show_count(plan.start)} tokens counts: there {change} changes"
             break
         stages.append((stage, plan, folder.metrics))
         seen = max(seen, _position(stage, folder.metrics))
-    return Trained(name=name, stages=tuple(stages), seen=seen, remark=remark)
+    return Trained(name=name, stages=tuple(stages), seen=seen, ends=ends, drift=drift)
+
+
+def remarks(each: Sequence[Trained]) -> tuple[str, ...]:
+    """Why curves count no further, each reason once with all curricula that it holds for."""
+    names: dict[str, list[str]] = {}
+    for one in each:
+        if one.ends:
+            names.setdefault(one.ends, []).append(f"`{one.name}`")
+    drifts = dict.fromkeys(one.drift for one in each if one.drift)
+    return (*drifts, *(f"of {', '.join(named)} {ends}" for ends, named in names.items()))
 
 
 def _position(stage: CompiledStage, metrics: Path) -> int:

@@ -33,9 +33,9 @@ def unread(records: Sequence[Mapping[str, Any]]) -> LeftOut:
 
 
 def check_train(request: PrepareRequest, splits: Mapping[str, Split], records: Sequence[Mapping[str, Any]]) -> None:
-    """DataError when there is no document to train on."""
+    """DataError when there is no document to train on; where all is held out, none is expected."""
     train = splits[TRAIN]
-    if train.tokens:
+    if train.tokens or (request.held_out_share == 1 and splits[HELD_OUT].tokens):
         return
     held_out = splits[HELD_OUT].documents if HELD_OUT in splits else 0
     left_out = unread(records)
@@ -87,6 +87,8 @@ def check_held_out(
         hint = f"too many rows are left out by filters, {rows - unread_rows:,}: see `keep`, `drop` and `blocks`"
         if 2 * unread_rows > rows:
             hint = way_out(left_out, request.text_column, columns(records))
+    elif request.held_out_share == 1:
+        hint = "all of it is held out: add text, or take a shorter `sequence_length`"
     elif in_place:
         hint = "hold out more, or take a shorter `sequence_length`; only whole windows count"
     elif request.held_out_share is None:

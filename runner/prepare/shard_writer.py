@@ -143,6 +143,8 @@ class ShardWriter:
         held_out = np.zeros(len(kept), bool)
         if self.request.held_out_split is not None:
             held_out[:] = batch.split == HELD_OUT
+        elif self.below == 2**64:  # all of it: no integer of 64 bits is above every hash
+            held_out[:] = True
         elif self.below:
             held_out = numbers < np.uint64(self.below)
         self._hashes.append(numbers[~held_out])

@@ -41,15 +41,16 @@ def measured_sets(losses: Mapping[str, float], digest: str = "text", seed: str =
 
 def pretend(study: CompiledStudy, loss: Loss, before: Mapping[str, float], digest: str = "text") -> None:
     """Let every arm of the study have ended with `loss`, and its branch point have the losses `before`."""
-    for arm in study.arms:
+    for arm in (*study.forks, *study.arms):
         for stage in arm.compiled.stages:
             folder = stage_folder(arm.project, arm.compiled, stage)
             fs.make_directory(folder.path)
             if not folder.plan.exists():
                 stage.plan.save(folder.plan)
         folder = stage_folder(arm.project, arm.compiled, arm.stage)
-        plan = arm.stage.plan
-        write_sets(folder, 0, plan.start, plan.first_step, measured_sets(before, digest))
+        plan, first = arm.stage.plan, arm.first
+        started = stage_folder(arm.project, arm.compiled, first)
+        write_sets(started, 0, first.plan.start, first.plan.first_step, measured_sets(before, digest))
         ends = {source: loss(arm, source) for source in study.sources}
         write_sets(folder, 0, arm.stage.stop, plan.first_step + plan.steps, measured_sets(ends, digest, arm.name))
 

@@ -14,8 +14,8 @@ from curriculum.studies.status import ArmStatus
 from curriculum.units import show_count
 
 
-def arms_view(study: str, arms: Sequence[ArmStatus]) -> RenderableType:
-    """A row for each arm."""
+def arms_view(study: str, arms: Sequence[ArmStatus], follows: str | None = None) -> RenderableType:
+    """A row for each arm; `follows` is what the queue says of the job behind them."""
     sources = sorted({source for arm in arms for source in arm.losses})
     drawn = table(study, "", "#", "#tokens", *(f"#{source}" for source in sources))
     for arm in arms:
@@ -29,4 +29,5 @@ def arms_view(study: str, arms: Sequence[ArmStatus]) -> RenderableType:
     done = sum(arm.state == status.DONE for arm in arms)
     lines = [Text(f"{done} of {len(arms)} arms are done")]
     lines += [Text(f"{arm.address}: {arm.job}") for arm in arms if arm.job is not None]
+    lines += [Text(f"what follows: {follows}")] if follows is not None and done < len(arms) else []
     return Group(drawn, *lines)

@@ -218,6 +218,7 @@ def _texts(summary: Mapping[str, Any], provenance: Mapping[str, str]) -> list[Re
     lines: list[RenderableType] = [Text("text", style="bold")]
     for name, entry in summary["sources"].items():
         windows = f"{show_exact(entry['windows_a_pass'])} windows a pass" if entry["windows_a_pass"] else "size unknown"
+        windows = "held out as a whole" if entry["probe"] else windows
         kind = f"{entry['text']} stands in" if entry["stand_in"] else "itself"
         ready = "" if entry["prepared"] else ", not prepared yet"
         lines.append(Text(f"  {name}: {kind}{ready}, {windows}"))

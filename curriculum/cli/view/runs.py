@@ -56,13 +56,13 @@ def prepared_view(
 
 def branched_view(made: Branch, options: str) -> RenderableType:
     """The stage file and pin of a new branch, and the next command with `options`."""
-    point = f"{made.leaves.name} at {show_exact(made.leaves.stop)} tokens"
     command = f"curriculum run {made.name}{options}"
-    kept = (
-        f"pinned checkpoint: {point}"
-        if made.checkpoint
-        else f"{point} is not reached yet: `{command}` trains to there first"
-    )
+    if made.leaves is None:
+        kept = "a root of its own, under another seed: nothing is shared with what is trained already"
+    else:
+        point = f"{made.leaves.name} at {show_exact(made.leaves.stop)} tokens"
+        reached = f"{point} is not reached yet: `{command}` trains to there first"
+        kept = f"pinned checkpoint: {point}" if made.checkpoint else reached
     mixtures = [
         part
         for name, text in made.mixtures.items()

@@ -93,7 +93,9 @@ def _span(values: Sequence[float]) -> str:
 
 def _facts(summary: Mapping[str, Any]) -> list[RenderableType]:
     """Passes, noise, cost, what is saved by sharing, and what stays on disk."""
-    lines = [("passes", _passes(summary)), ("can be told", _noise(summary)), *_costs(summary["cost"])]
+    lines = [("passes", _passes(summary)), ("can be told", _noise(summary))]
+    lines += [("drop", _drop(summary["drop"]))] if summary["drop"] is not None else []
+    lines += _costs(summary["cost"])
     width = max(len(name) for name, _ in lines) + 2
     return [Text(f"{name:<{width}}", style="bold").append(text, style="not bold") for name, text in lines]
 
@@ -133,6 +135,15 @@ def _noise(summary: Mapping[str, Any]) -> str:
     if summary["replicates"] == 1:
         return "one run of each control: no noise is measured, and every verdict is `suggested`"
     return f"nothing is known of the noise yet; it is measured by the {controls} control runs"
+
+
+def _drop(drop: Mapping[str, Any]) -> str:
+    text = f"at {share(drop['at'])} by {drop['forks']} forks, annealed over {show_count(drop['tokens'])} tokens each"
+    if drop["dropped"] is None:
+        return f"{text}; arms worse than the best by more than the noise end there, but two that are drawn by name"
+    return (
+        f"{text}; dropped: {', '.join(drop['dropped']) or 'none'}; as an audit: {', '.join(drop['audited']) or 'none'}"
+    )
 
 
 def _costs(cost: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ from curriculum.artifacts import benchmarks, checkpoints, ledger
 from curriculum.artifacts.anomalies import Anomaly, read_anomalies
 from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.artifacts.stage_folder import StageFolder, attempts_in
-from curriculum.compiler import prepared_text, summary
+from curriculum.compiler import summary
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.lineage_tree import Trunk, shared_trunk, stage_tree
 from curriculum.compiler.sources import SourceChoice
@@ -28,6 +28,7 @@ from curriculum.plan.model import ModelConfig
 from curriculum.plan.stage import StagePlan
 from curriculum.report.html.series import Point, Training, training
 from curriculum.runs import status
+from curriculum.studies.arms import texts_of
 from curriculum.units import show_exact
 
 POINTS = 700
@@ -160,8 +161,8 @@ class ReportData:
 
 
 def gather(project: Project, names: Sequence[str], size: str) -> ReportData:
-    """The data of curricula `names` at `size`; CurriculumError for an unreadable file."""
-    opened = [prepared_text.PreparedText.open(project, name, size) for name in dict.fromkeys(names)]
+    """The data of curricula `names`, or of arms by address, at `size`; CurriculumError for an unreadable file."""
+    opened = texts_of(project, dict.fromkeys(names), size)
     lineages = [prepared.compiled for prepared in opened]
     texts = {source: choice for lineage in lineages for source, choice in lineage.sources.items()}
     origins = {dataset: line for prepared in opened for dataset, line in prepared.provenance_lines().items()}
@@ -283,6 +284,7 @@ def _files(project: Project, lineages: Sequence[Compiled]) -> tuple[ProjectFile,
     """The YAML files from which the lineages follow, each once, those of the named curricula first."""
     settings = [stage.setting for lineage in lineages for stage in lineage.stages]
     named = [("stages", lineage.curriculum) for lineage in lineages]
+    named += [("studies", lineage.curriculum.partition("/")[0]) for lineage in lineages]
     named += [("stages", setting.curriculum) for setting in settings]
     named += [("mixtures", setting.mixture) for setting in settings]
     files = (path for folder, name in dict.fromkeys(named) for path in layout.files(project.root, folder, name))

@@ -52,7 +52,7 @@ def mixture(data: ReportData) -> str:
         [
             text.name,
             text.dataset if text.stand_in else "itself",
-            show_exact(text.windows) if text.windows else "unknown",
+            show_exact(text.windows) if text.windows else "held out as a whole" if text.probe else "unknown",
             data.origins.get(text.dataset, ""),
             markup.code(text.digest[:12]) if text.digest else "not prepared",
         ]

@@ -32,7 +32,7 @@ def _owners(data: ReportData) -> dict[str, int | None]:
     owners: dict[str, int | None] = {}
     for name, stage in data.stages.items():
         through = _through(data, name)
-        own = [at for at in through if data.lineages[at].curriculum == stage.compiled.setting.curriculum]
+        own = [at for at in through if data.lineages[at].curriculum in (stage.compiled.setting.curriculum, name)]
         owners[name] = None if len(through) == len(data.lineages) else (own or through)[0]
     return owners
 

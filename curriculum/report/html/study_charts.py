@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from curriculum.report.html.study_data import LawPanel, Measured
+from curriculum.report.html.study_data import Cooldown, LawPanel, Measured
 from curriculum.report.svg import shapes
 from curriculum.report.svg.scale import Scale, text_width, ticks
 from curriculum.studies.verdict_words import goal_words
@@ -123,6 +124,43 @@ def law(panel: LawPanel, of: str | None, key: str) -> str:
         f"line is the law" + (f", the band ±{half:.3f}, {panel.interval}." if half else ".")
     )
     return shapes.drawing(key, f"Law of {panel.report.source}", about, PANEL, bottom + 38, parts, "panel")
+
+
+def swatch(style: int) -> str:
+    """The marker of a line style, for a legend."""
+    return f'<svg class="swatch" viewBox="0 0 15 13" aria-hidden="true">{shapes.marker(7.5, 6.5, style, 4)}</svg>'
+
+
+def cooldown(found: Cooldown, key: str) -> str:
+    """Losses of a grid over the effective rate, in powers of two; a marker for each batch, the law a line."""
+    rates = [math.log2(effective) for _, _, effective, _ in found.points]
+    heights = [loss for *_, loss in found.points] + [loss for _, loss in found.curve]
+    margin = 0.06 * (max(heights) - min(heights) or 1.0)
+    top, bottom = 34.0, 300.0
+    y = Scale(min(heights) - margin, max(heights) + margin, bottom, top)
+    x = Scale(min(rates) - 0.15, max(rates) + 0.15, 46, PANEL - 14)
+    parts = [shapes.label(x.start, 21, "mean of lower", "name")]
+    parts += shapes.value_axis(y, x.start, x.end, ticks(y.low, y.high, 5))
+    if found.curve:
+        line = shapes.polyline([(x(math.log2(at)), y(loss)) for at, loss in found.curve], "line ink")
+        parts.append(shapes.clipped(x.start, top, x.end - x.start, bottom - top, [line]))
+    parts.append(shapes.rule(x.start, bottom, x.end, bottom, "axis"))
+    for power in range(math.ceil(x.low), math.floor(x.high) + 1):
+        parts.append(shapes.rule(x(power), bottom, x(power), bottom + 4, "axis"))
+        parts.append(shapes.label(x(power), bottom + 17, f"x{2.0**power:g}", "tick", "middle"))
+    words = f"rate / batch^{found.exponent:.2f}" if found.curve else "rate"
+    words += ", of the first arm's"
+    parts.append(shapes.label(x.end, bottom + 32, words, "tick", "end"))
+    for arm, batch, effective, loss in found.points:
+        tooltip = f"{arm}: batch {batch:g}, {words} x{effective:.3g}: {loss:.4f} nats a token"
+        parts.append(shapes.marker(x(math.log2(effective)), y(loss), batch_style(found, batch), 4, tooltip))
+    about = f"Mean held-out loss of {len(found.points)} arms over {words}, nats a token; a marker for each batch."
+    return shapes.drawing(key, "Rate and batch of the arms", about, PANEL, bottom + 38, parts, "panel")
+
+
+def batch_style(found: Cooldown, batch: float) -> int:
+    """The style of the markers of a batch: by size, from the smallest."""
+    return sorted({each for _, each, _, _ in found.points}).index(batch) % shapes.LINE_STYLES
 
 
 def _law_words(point: Measured) -> str:

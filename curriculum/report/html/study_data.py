@@ -12,6 +12,7 @@ import numpy as np
 from curriculum.config.project import Project
 from curriculum.studies import record
 from curriculum.studies.arms import compile_study
+from curriculum.studies.compare import ArmLosses, side_by_side
 from curriculum.studies.decision import Decision, LawReport, Question
 from curriculum.studies.evidence import Evidence
 from curriculum.studies.laws.huber import Array
@@ -50,12 +51,26 @@ class LawPanel:
     curve: tuple[tuple[float, float], ...] = ()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cooldown:
+    """The arms of a grid of learning rates and batches, by effective rate: rate / batch^`exponent`.
+
+    Both are relative to the first arm's; `points` are (arm, batch in sequences, effective rate, loss), losses means of
+    `lower` in nats a token, and `curve` the law. Without a law the exponent is 0 and there is no curve.
+    """
+
+    exponent: float
+    points: tuple[tuple[str, float, float, float], ...]
+    curve: tuple[tuple[float, float], ...]
+
+
 @dataclass(frozen=True, kw_only=True)
 class StudyData:
     """All data of a study's page.
 
     `text` is the file as the record has it, else as it is now; `edited` says that it is another one now. `rows` has a
-    row for each run of an arm, None of a study that trains none; `record` is None before the first decision.
+    row for each run of an arm, None of a study that trains none; `record` is None before the first decision. `compared`
+    are the arms that ended, less the arm `against`; `trunks` the stages that arms leave.
     """
 
     name: str
@@ -67,6 +82,9 @@ class StudyData:
     left_out: tuple[tuple[str, str], ...]
     point: str | None
     record: Record | None
+    compared: tuple[ArmLosses, ...] = ()
+    against: str | None = None
+    trunks: tuple[Row, ...] = ()
 
     @cached_property
     def decision(self) -> Decision | None:
@@ -94,6 +112,13 @@ class StudyData:
             return ()
         return tuple(_panel(self.question, self.evidence, report) for report in self.decision.laws)
 
+    @cached_property
+    def cooldown(self) -> Cooldown | None:
+        """The arms of a cooldown study that were measured; None of another study, and of fewer than two."""
+        if self.decision is None or self.question is None or self.evidence is None or self.decision.kind != "cooldown":
+            return None
+        return _cooldown(self.question, self.evidence, self.decision)
+
 
 def gather_study(project: Project, name: str, size: str) -> StudyData:
     """The data of study `name` at `size`; CurriculumError for an unreadable file."""
@@ -102,17 +127,51 @@ def gather_study(project: Project, name: str, size: str) -> StudyData:
     newest = record.newest(project.runs / size / name)
     text = now if newest is None or newest.content["text"] is None else str(newest.content["text"])
     compiled = None if file.subject in ("arms", "table") else compile_study(project, name, size)
+    tables = None if compiled is None else StudyTables(compiled)
+    evidence = (
+        tables.measured.evidence if tables is not None else newest.evidence if newest is not None else Evidence(())
+    )
+    against = evidence.reference
+    lower = {source: float(weight) for source, weight in file.goal.lower.items() if weight}
     return StudyData(
         name=name,
         size=size,
         about=file.about or "",
         text=text,
         edited=text != now,
-        rows=None if compiled is None else tuple(StudyTables(compiled).arms),
+        rows=None if tables is None else tuple(tables.arms),
         left_out=() if compiled is None else tuple((entry.name, entry.reason) for entry in compiled.left_out),
         point=None if compiled is None else compiled.study.point,
         record=newest,
+        compared=side_by_side(evidence, lower, against) if against is not None else (),
+        against=against,
+        trunks=() if tables is None else tuple(tables.trunks),
     )
+
+
+def _cooldown(question: Question, evidence: Evidence, decision: Decision) -> Cooldown | None:
+    found = []
+    for arm in evidence.arms("swarm", "proposal", "control"):
+        loss, settings = evidence.mean(arm, question.lower), evidence.settings(arm)
+        rate, batch = settings.get("learning_rate", 1.0), settings.get("batch")
+        if loss is not None and isinstance(rate, float) and isinstance(batch, float):
+            found.append((arm, batch, rate, loss))
+    if len(found) < 2:
+        return None
+    law = decision.laws[0].terms if decision.laws else None
+    exponent = float(law["exponent"]) if law is not None else 0.0
+    # what the law is relative to: the first candidate of the decision, which a record keeps in order
+    candidates = [one.name for one in decision.contenders if evidence.role(one.name) in ("swarm", "proposal")]
+    first_batch, first_rate = next((one[1:3] for one in found if one[0] in candidates[:1]), found[0][1:3])
+    points = tuple(
+        (arm, batch, rate / first_rate / (batch / first_batch) ** exponent, loss) for arm, batch, rate, loss in found
+    )
+    curve: tuple[tuple[float, float], ...] = ()
+    if law is not None:
+        each = [effective for _, _, effective, _ in points]
+        line = np.geomspace(min(each), max(each), 60)
+        curve = tuple(zip(line.tolist(), (law["floor"] + law["scale"] * line ** law["power"]).tolist(), strict=True))
+    return Cooldown(exponent=exponent, points=points, curve=curve)
 
 
 def _panel(question: Question, evidence: Evidence, report: LawReport) -> LawPanel:

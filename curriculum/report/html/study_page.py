@@ -10,6 +10,7 @@ from curriculum.report.html.page import document
 from curriculum.report.html.plan_charts import NARROW, WIDE
 from curriculum.report.html.study_data import StudyData
 from curriculum.report.svg import shapes
+from curriculum.studies.compare import difference_words
 from curriculum.studies.decision import Contender, Decision, Question
 from curriculum.studies.verdict_words import figures, goal_words, settled_by
 from curriculum.units import show_count, show_exact, show_seconds
@@ -24,7 +25,17 @@ def study_page(data: StudyData) -> str:
     """The HTML file. Equal data gives equal bytes: it has no time and no name of a machine."""
     ordered = data.decision is not None and data.decision.order is not None
     judged = [_order(data)] if ordered else [_verdicts(data), _proposal(data)]
-    parts = [*judged, _laws(data), _arms(data), _noise(data), _costs(data), _question(data), _record(data)]
+    parts = [
+        *judged,
+        _laws(data),
+        _cooldown(data),
+        _arms(data),
+        _differences(data),
+        _noise(data),
+        _costs(data),
+        _question(data),
+        _record(data),
+    ]
     return document(f"{data.name}: study report", _head(data), parts)
 
 
@@ -128,8 +139,7 @@ def _span(span: tuple[float, float] | None) -> str:
 
 
 def _dot(role: str) -> str:
-    style = study_charts.STYLES.get(role, study_charts.PREDICTED)
-    return f'<svg class="swatch" viewBox="0 0 15 13" aria-hidden="true">{shapes.marker(7.5, 6.5, style, 4)}</svg>'
+    return study_charts.swatch(study_charts.STYLES.get(role, study_charts.PREDICTED))
 
 
 def _roles(roles: Sequence[str]) -> str:
@@ -216,6 +226,29 @@ def _laws(data: StudyData) -> str:
     return markup.section("laws", "Laws and measurements", lead, [*parts, table])
 
 
+def _cooldown(data: StudyData) -> str:
+    """Rate and batch of the arms of a cooldown against what they ended at."""
+    if (found := data.cooldown) is None:
+        return ""
+    rows = [[arm, f"{batch:g}", f"{effective:.3g}", _number(loss)] for arm, batch, effective, loss in found.points]
+    marks = [
+        (study_charts.swatch(study_charts.batch_style(found, batch)), f"batch {batch:g} sequences")
+        for batch in sorted({batch for _, batch, _, _ in found.points})
+    ]
+    lead = (
+        f"Arms of equal rate / batch^{found.exponent:.2f} end alike: the exponent is measured here."
+        if found.curve
+        else "The exponent of the batch is not measured, so losses are over the rate alone."
+    )
+    columns = ("arm", "#batch (sequences)", "#effective rate", "#mean of lower")
+    parts = [
+        markup.figure([study_charts.cooldown(found, "cooldown")], "Losses at the arms' ends."),
+        markup.legend(marks),
+        markup.details("As numbers", markup.table("Arms by effective rate, relative to the first", columns, rows)),
+    ]
+    return markup.section("cooldown", "Rate and batch", lead, parts)
+
+
 def _term(value: object) -> str:
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(_term, value)) + "]"
@@ -246,6 +279,31 @@ def _arms(data: StudyData) -> str:
     parts.append(markup.table("Arms: shares, and mean held-out loss over their runs, nats a token", columns, rows))
     parts += [markup.paragraph(f"{name} is left out: {reason}.", "note") for name, reason in data.left_out]
     return markup.section("arms", "Arms", "", parts)
+
+
+def _differences(data: StudyData) -> str:
+    """Every arm less the control, with the noise of runs; nothing before the control has ended."""
+    rows = markup.thinned([row for row in data.compared if row.arm != data.against], MOST_ARMS)
+    sources = list(dict.fromkeys(source for row in rows for source in row.differences))[:MOST_LOSSES]
+    if not sources:
+        return ""
+    cells = [
+        [
+            row.arm,
+            str(row.runs),
+            difference_words(row.lower_difference),
+            *(difference_words(row.differences.get(source)) for source in sources),
+        ]
+        for row in rows
+    ]
+    columns = ("arm", "#runs", "#mean of lower", *(f"#{source}" for source in sources))
+    lead = (
+        f"Held-out loss of each arm less that of `{data.against}`, nats a token, paired by run, ± one standard error: "
+        "the larger of that between runs and that of the choice of documents. * where the 95% interval excludes "
+        "0, · where it does not."
+    )
+    name = f"Differences of arms to {data.against}"
+    return markup.section("differences", "Differences", lead, [markup.table(name, columns, cells)])
 
 
 def _points(data: StudyData) -> list[tuple[str, str, Mapping[str, float], list[str]]]:
@@ -312,12 +370,15 @@ def _costs(data: StudyData) -> str:
         of = [row for row in data.rows if row["role"] == role]
         if of:
             rows.append([ROLES[role], *_cost(of)])
-    rows.append(["all", *_cost(data.rows)])
+    for trunk in data.trunks:
+        whose = "trained for this study" if trunk["own"] else "trained anyway"
+        rows.append([f"{trunk['stage']}, {whose}", *_cost([trunk])])
+    rows.append(["all", *_cost([*data.rows, *(trunk for trunk in data.trunks if trunk["own"])])])
     cost = data.question.cost if data.question is not None else None
     more = f" One more run takes {show_count(cost.tokens)} tokens." if cost is not None and cost.tokens else ""
-    lead = f"Of the arms alone, without what they leave.{more}"
-    columns = ("arms", "#runs", "#ended", "#tokens planned", "#tokens trained", "#training time")
-    return markup.section("costs", "Costs", lead, [markup.table("What the arms take", columns, rows)])
+    lead = f"Of the arms, and of the stages that they leave; `all` counts what is trained for this study alone.{more}"
+    columns = ("what", "#runs", "#ended", "#tokens planned", "#tokens trained", "#training time")
+    return markup.section("costs", "Costs", lead, [markup.table("What the study takes", columns, rows)])
 
 
 def _cost(rows: Sequence[Mapping[str, object]]) -> list[str]:

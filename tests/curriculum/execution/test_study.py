@@ -25,8 +25,19 @@ STUDY = """\
 from: trunk/basic
 tokens: 1024
 vary: {add: {sources: [code], share: 30%}}
-goal: {lower: {code: 1}, keep: {prose: before + 1}}
+goal: {lower: {code: 1, exam: 1}, keep: {prose: before + 1}}
 replicates: 2
+"""
+PROBE = "  exam: {read: {folder: texts/exam}, held_out: all}\n"
+DROPPING = """\
+from: trunk/basic
+tokens: 1024
+learning_rate: {to: 0}
+vary: {add: {sources: [code], share: 30%}}
+goal: {lower: {code: 1}}
+controls: [kept]
+replicates: 1
+drop: at 50%
 """
 ARMS = ("add-code", "kept", "kept.2")
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -35,7 +46,14 @@ pytestmark = pytest.mark.promise("A study is run, watched, stopped, verified and
 
 
 def with_study(finished: Path, project: Path) -> Path:
-    return with_files(finished, project, {"studies/new.yaml": STUDY})
+    draw, texts = random.Random(5), {}
+    for number in range(8):
+        words = " ".join(draw.choice(("which", "ships", "return", "home", "x", "the", "rain")) for _ in range(400))
+        texts[f"texts/exam/{number}.txt"] = words
+    with_files(finished, project, {"studies/new.yaml": STUDY, **texts})
+    with (project / "sources.yaml").open("a") as sources:
+        sources.write(PROBE)
+    return project
 
 
 @pytest.fixture(scope="session")
@@ -87,7 +105,7 @@ def test_every_arm_has_a_row_and_none_is_an_orphan(studied: Path, curriculum: Cu
     assert [(row["address"], row["state"], row["position"]) for row in rows] == [
         (f"new/{name}", "done", 7168) for name in ARMS
     ]
-    assert all(set(row["losses"]) == {"code", "prose"} for row in rows)
+    assert all(set(row["losses"]) == {"code", "exam", "prose"} for row in rows)
     table = curriculum(studied, "status", "new", *FULL).stdout
     assert "3 of 3 arms are done" in table
     assert curriculum(studied, "status", "new", *FULL, "--follow").stdout.split()[:2] == ["new/add-code", "done"]
@@ -100,6 +118,50 @@ def test_all_files_of_all_arms_are_verified_and_what_they_share_once(studied: Pa
     assert sum(line.startswith("ok  end of trunk/basic") for line in lines) == 1
     for name in ARMS:
         assert sum(line == f"ok  end of new/{name}" for line in lines) == 1
+
+
+@pytest.mark.promise("`compare` and `report` take arms of studies beside each other and beside curricula")
+def test_arms_are_compared_with_each_other_and_with_curricula(
+    studied: Path, tmp_path: Path, curriculum: Curriculum
+) -> None:
+    project = Path(shutil.copytree(studied, tmp_path / "project"))
+    value = json.loads(
+        curriculum(project, "compare", "new/kept", "new/add-code", "trunk", *FULL, "--no-fill", "--json").stdout
+    )
+    assert value["variants"] == ["new/kept", "new/add-code", "trunk"]
+    assert value["trunk"] == {"stages": ["trunk/basic"], "position": 6144}
+    end = next(row["variants"] for row in value["sources"]["code"] if row["position"] == 7168)
+    losses = {name: StageFolder(project / "runs/full/new" / name) for name in ("kept", "add-code")}
+    for name, folder in losses.items():
+        sets = json.loads(folder.evaluation_files()[-1].read_bytes())["sets"]
+        assert end[f"new/{name}"]["loss"] == sets["code"]["loss"]
+    assert end["new/add-code"]["difference"]["error"] is not None
+    shown = curriculum(project, "compare", "new/kept", "new/add-code", *FULL, "--no-fill").stdout
+    assert "new/add-code differs from new/kept in the tokens read" in " ".join(shown.split())
+    rows = json.loads(curriculum(project, "compare", "new", *FULL, "--json").stdout)["arms"]
+    assert {row["arm"]: row["runs"] for row in rows} == {"before": 1, "add-code": 1, "kept": 2}
+    assert {source for row in rows for source in row["losses"]} == {"code", "exam", "prose"}
+    said = curriculum(project, "report", "new/kept", "new/add-code", *FULL).stdout
+    page = next(project.glob("runs/full/report-new-kept-*.html")).read_text()
+    assert "report-new-kept-new-add-code.html" in said
+    assert "<h1>new/kept and new/add-code</h1>" in page
+    assert "studies/new.yaml" in page
+
+
+@pytest.mark.promise("Arms are dropped early only by more than the noise, and an audit says how often that was right")
+def test_arms_that_may_be_dropped_end_twice_and_go_on_from_their_first_part(
+    studied: Path, tmp_path: Path, curriculum: Curriculum
+) -> None:
+    project = Path(shutil.copytree(studied, tmp_path / "project"))
+    (project / "studies/drop.yaml").write_text(DROPPING)
+    said = curriculum(project, "run", "drop", *FULL).stdout
+    assert "worse than the best by more than the noise, and dropped: none; 2 runs go on" in said
+    rows = json.loads(curriculum(project, "status", "drop", *FULL, "--json").stdout)["arms"]
+    assert [(row["address"], row["state"]) for row in rows] == [
+        (f"drop/{name}", "done") for name in ("annealed.add-code", "annealed.kept", "add-code", "kept")
+    ]
+    ended = curriculum(project, "decide", "drop", *FULL).stdout
+    assert "none was dropped" in " ".join(ended.split())
 
 
 def test_what_does_not_run_is_not_stopped(studied: Path, curriculum: Curriculum) -> None:

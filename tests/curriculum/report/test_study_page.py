@@ -19,9 +19,11 @@ from curriculum.report.html.study_data import gather_study
 from curriculum.studies import record
 from curriculum.studies.arms import Arm, CompiledStudy, compile_study
 from curriculum.studies.asked import ask
+from curriculum.studies.compare import difference_words
 from curriculum.studies.decide import decide
 from curriculum.studies.decision import Forecast, Question, Schedule
 from curriculum.studies.evidence import Evidence, TrainingCurve
+from curriculum.studies.verdicts import difference
 
 ROOT = Path(__file__).resolve().parents[3]
 HTML = "{http://www.w3.org/1999/xhtml}"
@@ -40,6 +42,12 @@ goal: {{lower: {{{CODE}: 1, {MATH}: 1}}, keep: {{{WEB}: before + 4}}}}
 for: v1.1-chinese/continual
 vary: {{share: {{of: {WEB}, at: [10%, 25%, 40%, 60%]}}}}
 goal: {{lower: {{{CHINESE}: 1}}, keep: {{{WEB}: before + 4}}}}
+""",
+    "cooler": f"""\
+for: v1.1/cooldown
+vary: {{batch: [896 sequences, 3584 sequences], learning_rate: [kept, x0.5, x0.25]}}
+goal: {{lower: {{{WEB}: 1}}}}
+replicates: 2
 """,
     "new": f"""\
 from: v1.1/basic
@@ -73,6 +81,12 @@ def loss(arm: Arm, source: str) -> float:
     own = float(arm.point.mixture.shares.get(source, 0))
     better: float = ((own + 0.01) / 1.01) ** -0.2
     return 4.3 + 1.2 * better + random.Random(f"{arm.name} {source}").gauss(0, 0.002)
+
+
+def cooldown_loss(arm: Arm, source: str) -> float:
+    """A law of rate over the root of the batch."""
+    rate, batch = float(arm.point.settings["learning_rate"]), arm.stage.plan.batch_sequences
+    return 4.0 + 0.4 * (rate / batch**0.5) ** 0.5 + random.Random(f"{arm.name} {source}").gauss(0, 1e-4)
 
 
 def tree(project: Project, name: str) -> ElementTree.Element:
@@ -121,8 +135,18 @@ def test_after_its_proposal_ran_a_page_says_what_the_record_says(project: Projec
     kept = decided(project, "code", "rehearsal", loss, BEFORE)
     found = kept.decision
     page = tree(project, "code")
-    assert sections(page) == ["verdicts", "proposal", "laws", "arms", "noise", "costs", "question", "record"]
+    assert sections(page) == [
+        *("verdicts", "proposal", "laws", "arms", "differences", "noise", "costs", "question", "record")
+    ]
+    evidence = ask(project, "code", "rehearsal").evidence
+    differences = {row[0]: row for row in tables(page)["Differences of arms to kept"][1:]}
+    assert set(differences) == set(evidence.arms()) - {"kept"}
+    stated = difference(evidence, "stated", "kept", {WEB: 1.0})
+    assert difference_words(stated).strip() in differences["stated"]
     shown = tables(page)
+    costs = [row[0] for row in shown["What the study takes"]]
+    assert "v1.1/basic, trained anyway" in costs
+    assert "code/seed-2.basic, trained for this study" in costs
     verdicts = shown["Verdicts, and what would decide them"][1:]
     assert [(row[1], row[2]) for row in verdicts] == [(one.against, one.word) for one in found.verdicts]
     assert found.proposal is not None
@@ -148,6 +172,21 @@ def test_a_page_predicts_by_the_terms_of_the_record_what_the_decision_predicted(
         swarm = [point for point in panel.points if point.role != "proposal"]
         assert len(swarm) == panel.report.arms
         assert max(abs(point.loss - point.predicted) for point in swarm) < 0.1
+
+
+@pytest.mark.promise("The page of a study says what the record of its newest decision says")
+def test_a_cooldown_is_drawn_over_the_effective_rate_with_the_exponent_of_its_record(project: Project) -> None:
+    kept = decided(project, "cooler", "rehearsal", cooldown_loss, BEFORE)
+    page = tree(project, "cooler")
+    assert "cooldown" in sections(page)
+    found = gather_study(project, "cooler", "rehearsal").cooldown
+    assert found is not None
+    assert found.exponent == kept.decision.laws[0].terms["exponent"]
+    assert len(markers(page, "cooldown")) == len(found.points) == 6
+    by_rate = sorted(found.points, key=lambda point: point[2])
+    curve = dict(found.curve)
+    nearest = [min(curve, key=lambda at: abs(at - point[2])) for point in by_rate]
+    assert [curve[at] for at in nearest] == pytest.approx([point[3] for point in by_rate], abs=0.03)
 
 
 def test_a_file_that_was_edited_since_is_shown_as_it_was(project: Project) -> None:

@@ -14,7 +14,7 @@ from projects import write_small_project
 
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.project import Project
-from curriculum.errors import CurriculumError, DataError, NotFound
+from curriculum.errors import CurriculumError, DataError, NotFound, PlanError
 from curriculum.studies import design
 from curriculum.studies.arms import CompiledStudy, compile_study, expected_tokens, fix_design
 from curriculum.studies.branch import branch_arm
@@ -61,9 +61,11 @@ GOAL = f"goal: {{lower: {{{CODE}: 1}}}}\n"
 def test_an_arm_written_as_files_has_the_plan_of_the_arm(name: str, project: Path) -> None:
     study = compile_study(Project(project), name, "rehearsal")
     written = 0
-    for number, arm in enumerate(arm for arm in study.arms if arm.seed == 1):
+    trunks = set()
+    for number, arm in enumerate(study.arms):
         if number % 4:
             continue
+        trunks.add(arm.seed)
         branch_arm(study.study, arm, f"mine-{number}")
         again = compile_curriculum(Project(project), f"mine-{number}", "rehearsal")
         # Nothing is prepared here, so both are compiled by declared sizes.
@@ -72,6 +74,7 @@ def test_an_arm_written_as_files_has_the_plan_of_the_arm(name: str, project: Pat
         ]
         written += 1
     assert written > 1
+    assert len(trunks) == study.seeds
 
 
 @pytest.mark.promise("An arm of a study equals the curriculum that a person would have written, bit for bit")
@@ -103,7 +106,7 @@ def test_every_arm_measures_the_union_of_the_sources(name: str) -> None:
         assert set(arm.stage.plan.blends[-1].weights) == set(arm.point.mixture.shares)
 
 
-def test_a_probe_that_no_mixture_reads_is_measured_in_every_arm(project: Path) -> None:
+def test_a_source_that_no_mixture_reads_is_measured_in_every_arm(project: Path) -> None:
     study = asked(project, FOR + "vary: {share: {of: slimpajama, at: [10%, 50%]}}\ngoal: {lower: {skypile: 1}}\n")
     for arm in study.arms:
         assert "skypile" in arm.compiled.sources
@@ -123,6 +126,30 @@ def test_a_swarm_of_short_arms_reads_every_source_that_it_gives_weight(tokens: i
         assert {
             source for source, read in plan.windows_read(plan.end).items() if read > plan.read_before.get(source, 0)
         } == set(arm.point.mixture.shares), arm.name
+
+
+def with_probe(project: Path) -> None:
+    sources = project / "sources.yaml"
+    sources.write_text(sources.read_text() + "\n  exam: {read: {folder: exam}, held_out: all}\n")
+
+
+@pytest.mark.promise("Text that is held out as a whole is a goal of a study, and no mixture reads it")
+def test_a_probe_is_measured_in_every_arm_and_has_no_text_to_train_on(project: Path) -> None:
+    with_probe(project)
+    study = asked(project, FOR + "vary: {mixture: {around: math-code}}\ngoal: {lower: {exam: 1}}\n")
+    for arm in study.arms:
+        assert arm.compiled.sources["exam"].probe
+        assert arm.compiled.sources["exam"].windows == 0
+        assert "exam" not in arm.stage.plan.sources
+    assert "exam" not in study.limits.binding()
+    assert summarise(study, "local", study.study.project.machine("local"))["cost"]["storage_bytes"]
+
+
+def test_a_probe_cannot_be_read_by_an_arm(project: Path) -> None:
+    with_probe(project)
+    text = "from: v1.1/basic\ntokens: 10B\nvary: {add: {sources: [exam, skypile], share: 30%}}\n" + GOAL
+    with pytest.raises(PlanError, match="`exam` is held out as a whole: no arm can read it"):
+        asked(project, text)
 
 
 # --- replicates, trunks --------------------------------------------------------------------------------------
@@ -238,9 +265,9 @@ def test_sources_that_are_not_asked_about_keep_their_ratios(project: Path) -> No
         shares = arm.point.mixture.shares
         assert shares[MATH] / shares[WEB] == Fraction(10, 75)
         # the file that is drafted says the same, exactly
-        weights = re.findall(r"([a-z0-9-]+): (\d+)", next(iter(arm.draft.mixtures.values())).split("\n")[1])
-        total = sum(int(weight) for _, weight in weights)
-        assert {name: Fraction(int(weight), total) for name, weight in weights} == shares
+        weights = re.findall(r"([a-z0-9-]+): ([\d.]+)", next(iter(arm.draft.mixtures.values())).split("\n")[1])
+        total = sum(Fraction(weight) for _, weight in weights)
+        assert {name: Fraction(weight) / total for name, weight in weights} == shares
 
 
 def test_annealed_arms_leave_at_the_rate_of_the_branch_point_and_end_at_zero() -> None:

@@ -90,6 +90,16 @@ def test_a_corpus_s_own_split_replaces_the_share(tmp_path: Path, request_for: An
     assert len(documents_of(request.output, TRAIN, tokenizer_file)) == 10
 
 
+@pytest.mark.promise("Text that is held out as a whole is a goal of a study, and no mixture reads it")
+def test_all_of_a_text_can_be_held_out(tmp_path: Path, request_for: Any, tokenizer_file: str) -> None:
+    write_texts(tmp_path / "texts", 40)
+    request = request_for(held_out={"share": "100%"}, tasks=2)
+    prepare(request)
+    assert len(documents_of(request.output, HELD_OUT, tokenizer_file)) == 40
+    train = Manifest.load(Path(request.output)).splits[TRAIN]
+    assert (train.documents, train.tokens, train.shards) == (0, 0, ())
+
+
 def test_without_a_held_out_split_everything_is_trained_on(tmp_path: Path, request_for: Any) -> None:
     write_texts(tmp_path / "texts", 5)
     request = request_for(held_out=None)
@@ -250,7 +260,7 @@ def _record_digest(data: bytes) -> str:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"held_out": {"share": "100%"}}, "between 0% and 100%"),
+        ({"held_out": {"share": "101%"}}, "above 0%, and at most 100%"),
         ({"held_out": {"share": "5%", "split": "x"}}, "`held_out` of `texts` is"),
         ({"held_out": {}}, "`held_out` of `texts` is"),
         ({"tasks": 0}, "asks for 0 tasks"),

@@ -24,6 +24,16 @@ local: {launcher: process, device: cpu, threads: 1, workers: 2}
 far: {launcher: slurm, device: cpu, threads: 1, workers: 3}
 """
 NAMES = ("one", "two", "three")
+STUDY = """\
+from: trunk/basic
+tokens: 1024
+learning_rate: {to: 0}
+vary: {add: {sources: [code], share: 30%}}
+goal: {lower: {code: 1}}
+controls: [kept]
+replicates: 1
+drop: at 50%
+"""
 
 
 @pytest.mark.promise("On Slurm `run A B C` is a job for what they share and one array, with the local run's weights")
@@ -75,3 +85,16 @@ def test_an_array_behind_the_shared_job_survives_a_requeue_and_a_stop_and_gives_
     near.say("run", *NAMES, "--size", "full")
     for name in ("trunk/basic", "one/continual", "one/cooldown", "two/continual", "three/continual"):
         assert far.weights(name) == near.weights(name), name
+
+    # behind the arms of a study a job submits what follows them: of arms that may be dropped, those that go on
+    (far.root / "studies").mkdir()
+    (far.root / "studies/new.yaml").write_text(STUDY)
+    command = ("run", "new", "--size", "full", "--machine", "far")
+    assert "--dependency=afterany:JOBS-OF-ARMS" in far.say(*command, "--dry-run")
+    said = far.say(*command)
+    array = far.job("new/annealed.kept").partition("_")[0]
+    assert f"what follows in new  Slurm job {far.job('new')}, once job {array} has ended\n" in said
+    assert f"what follows: Slurm job {far.job('new')} waits" in far.say("status", "new", "--size", "full")
+    done(far, "new/kept")
+    done(far, "new/add-code")
+    assert far.job("new/kept").partition("_")[0] not in (array, far.job("new"))
