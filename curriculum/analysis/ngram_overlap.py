@@ -132,7 +132,7 @@ def _prepared(texts: PreparedText, dataset: str, split: SplitName) -> Reference:
     opened = Dataset.open(texts.folder(dataset), split=split, sequence_length=texts.sequence_length)
     tokens, ends, before = [], [], 0
     for shard in opened.mapped:
-        tokens.append(shard.all_tokens)
+        tokens.append(shard.tokens_between(0, shard.record.tokens))
         ends.append(shard.ends.astype(np.int64) + before)
         before += shard.record.tokens
     names = [f"{dataset}:{number}" for number in range(manifest.splits[split].documents)]
@@ -191,7 +191,7 @@ def _compared(texts: PreparedText, dataset: str, index: NgramIndex) -> dict[str,
     def piece(number: int, first: int, stop: int) -> tuple[int, int, Any]:
         shard = opened.mapped[number]
         begin, end = (int(shard.ends[first - 1]) if first else 0), int(shard.ends[stop - 1])
-        return number, first, index.shared(shard.all_tokens[begin:end], shard.ends[first:stop].astype(np.int64) - begin)
+        return number, first, index.shared(shard.tokens_between(begin, end), shard.ends[first:stop].astype(np.int64) - begin)
 
     pieces = [(number, *bounds) for number, shard in enumerate(opened.mapped) for bounds in _pieces(shard.ends)]
     with ThreadPoolExecutor(processors()) as pool:

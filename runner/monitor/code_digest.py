@@ -59,7 +59,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "de80b9fe2e101f0e99e9cee490859c436005863ce98bd567974542f821c224d6",
+            "c04019e6e3963e1fae70515d17b25585bed01eacb9bbb6d3a50a8ab8c7d48c92",
         }
     ),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,15 @@ def test_the_command_shows_documents_steps_and_what_leaves_them_out(
         curriculum(planted, "overlap", "variant", "--size", "full", "--against", "items.jsonl", "--json").stdout
     )
     assert (result["format"], result["ngram"]) == (ngram_overlap.FORMAT, 13)
+
+
+@pytest.mark.parametrize("split", [TRAIN, HELD_OUT])
+def test_a_flipped_bit_of_what_is_compared_is_refused(planted: Path, tmp_path: Path, split: str) -> None:
+    project = Path(shutil.copytree(planted, tmp_path / "copy", ignore=shutil.ignore_patterns("ngrams")))
+    texts = PreparedText.open(Project.find(project), "variant", "full")
+    path = next((texts.folder("prose") / split).glob("*.ds"))
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ngram_overlap.DataError, match=f"`{path}` is damaged"):
+        overlap(project)
