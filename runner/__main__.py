@@ -153,6 +153,12 @@ def _benchmark(job: jobs.HarnessJob) -> Outcome:
     return lm_eval.measure(job)
 
 
+def _task_items(job: jobs.TaskItemsJob) -> Outcome:
+    from runner.evaluate import task_items
+
+    return task_items.write_items(job)
+
+
 def _doctor(job: jobs.DoctorJob) -> Outcome:
     from runner.doctor import doctor
     from runner.parallel import determinism
@@ -221,6 +227,7 @@ JOBS: dict[type[jobs.Job], Callable[[Any], Outcome]] = {
     jobs.ExportJob: _export,
     jobs.DoctorJob: _doctor,
     jobs.HarnessJob: _benchmark,
+    jobs.TaskItemsJob: _task_items,
 }
 
 

@@ -247,7 +247,31 @@ class HarnessJob:
     confirm_run_unsafe_code: bool = False
 
 
-Job = TrainJob | EvaluateJob | PrepareJob | TokenizerJob | ImportJob | ConvertJob | ExportJob | DoctorJob | HarnessJob
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskItemsJob:
+    """Write the items of a task or group of lm-evaluation-harness to `output`: JSON lines of `id` and `texts`.
+
+    `folders` are as in a HarnessJob.
+    """
+
+    attempt_folder: str
+    task: str
+    output: str
+    folders: tuple[str, ...] = ()
+
+
+Job = (
+    TrainJob
+    | EvaluateJob
+    | PrepareJob
+    | TokenizerJob
+    | ImportJob
+    | ConvertJob
+    | ExportJob
+    | DoctorJob
+    | HarnessJob
+    | TaskItemsJob
+)
 
 _KINDS: dict[str, type[Job]] = {
     "train": TrainJob,
@@ -259,6 +283,7 @@ _KINDS: dict[str, type[Job]] = {
     "export": ExportJob,
     "doctor": DoctorJob,
     "harness": HarnessJob,
+    "task-items": TaskItemsJob,
 }
 
 

@@ -54,7 +54,9 @@ def plan_view(summary: Mapping[str, Any], compiled: Compiled, provenance: Mappin
         _cost(summary["cost"]),
     ]
     lines = [f"{name}: {note}" for stage, name in zip(summary["stages"], names, strict=True) for note in stage["notes"]]
-    lines += [line for key in ("evidence", "held_out_notes", "texts_changed") for line in summary.get(key, [])]
+    lines += [
+        line for key in ("evidence", "held_out_notes", "texts_changed", "shared_runs") for line in summary.get(key, [])
+    ]
     if any(stage["tasks"] for stage in summary["stages"]):
         parts += [Text(), *_tasks(summary["stages"])]
         if not summary["harness_installed"]:
@@ -163,7 +165,8 @@ def tree_view(summary: Mapping[str, Any]) -> RenderableType:
         for stage in plan["stages"]
         for note in stage["notes"]
     )
-    return Group(*parts, *notes(f"{where}: {note}" for where, note in lines))
+    shown_notes = [f"{where}: {note}" for where, note in lines]
+    return Group(*parts, *notes([*shown_notes, *summary["shared_runs"]]))
 
 
 def _ramps(stages: Sequence[Mapping[str, Any]], *, events: bool) -> list[RenderableType]:
