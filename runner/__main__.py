@@ -183,6 +183,7 @@ def _prepare(job: jobs.PrepareJob | jobs.TokenizerJob) -> Outcome:
     if STOP:
         return {"outcome": jobs.STOPPED}
     from runner.prepare.job import help_to_prepare, prepare
+    from runner.prepare.sample import measure_sample
     from runner.prepare.tokenizer import train_tokenizer
 
     try:
@@ -190,6 +191,8 @@ def _prepare(job: jobs.PrepareJob | jobs.TokenizerJob) -> Outcome:
             train_tokenizer(job.request)
         elif job.help:
             help_to_prepare(job.request)
+        elif job.sample:
+            measure_sample(job.request)
         else:
             prepare(job.request)
     except OSError as error:

@@ -155,11 +155,15 @@ class EvaluateJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareJob:
-    """Tokenise one source; see `PrepareRequest`. With `help`, only do tasks of it, along with other processes."""
+    """Tokenise one source; see `PrepareRequest`. With `help`, only do tasks of it, along with other processes.
+
+    With `sample` only measure what it takes, on a part of the source.
+    """
 
     attempt_folder: str
     request: PrepareRequest
     help: bool = False
+    sample: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,7 @@ def plan(
     from curriculum.cli.view.plan import plan_view, tree_view
     from curriculum.compiler import prepared_text
     from curriculum.compiler.overlap import with_overlap
+    from curriculum.compiler.preparation_cost import preparation_costs
     from curriculum.compiler.summary import summarise, summarise_tree
     from curriculum.execution import lm_eval
     from curriculum.execution.machine import check_memory
@@ -80,6 +81,8 @@ def plan(
     summary["texts_changed"] = texts[0].change_lines(quick=not check, contents=check)
     summary["evidence"] = evidence_lines(texts[0], compiled)
     summary["shared_runs"] = ngram_record.lines(texts[0])
+    summary["preparation"] = preparation_costs(texts[0])
+    summary["sample_command"] = f"{texts[0].prepare_command} --sample"
     origins = texts[0].provenance_lines()
     if as_json:
         print_json({**summary, "provenance": origins})

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from curriculum.cli.view import braille
+from curriculum.cli.view.preparation import cost_line
 from curriculum.cli.view.tables import MANY_ROWS, aligned, notes, share, table
 from curriculum.compiler.compile import Compiled
 from curriculum.config.evaluation_budget import LARGEST_SHARE
@@ -64,6 +65,12 @@ def plan_view(summary: Mapping[str, Any], compiled: Compiled, provenance: Mappin
                 "tasks: lm-evaluation-harness is not installed here (`pip install 'curriculum[eval]'`): training runs "
                 "without it, and `curriculum eval` measures the kept checkpoints later"
             )
+    unmeasured = [row["dataset"] for row in summary.get("preparation", []) if row["measured_on"] is None]
+    if unmeasured:
+        lines.append(
+            f"what preparing {', '.join(unmeasured)} takes is not measured: `{summary['sample_command']}` measures "
+            "a sample"
+        )
     return Group(*parts, *notes(lines))
 
 
@@ -219,6 +226,7 @@ def _sources(stages: Sequence[Mapping[str, Any]]) -> Table | Text:
 
 def _texts(summary: Mapping[str, Any], provenance: Mapping[str, str]) -> list[RenderableType]:
     lines: list[RenderableType] = [Text("text", style="bold")]
+    costs = {row["dataset"]: row for row in summary.get("preparation", [])}
     for name, entry in summary["sources"].items():
         windows = f"{show_exact(entry['windows_a_pass'])} windows a pass" if entry["windows_a_pass"] else "size unknown"
         kind = f"{entry['text']} stands in" if entry["stand_in"] else "itself"
@@ -228,6 +236,8 @@ def _texts(summary: Mapping[str, Any], provenance: Mapping[str, str]) -> list[Re
             word = "assumed" if entry["assumed"] else "declared"
             origin = f": {entry['declared_from']}" if entry["declared_from"] else ""
             lines.append(Text(f"    {word} {show_count(entry['declared_tokens'])}{origin}", style="dim"))
+        if entry["text"] in costs and costs[entry["text"]]["measured_on"] is not None:
+            lines.append(Text(f"    {cost_line(costs[entry['text']])}", style="dim"))
         if provenance.get(entry["text"]):
             lines.append(Text(f"    {provenance[entry['text']]}", style="dim"))
     return lines
