@@ -50,6 +50,17 @@ def in_turns(rows: Mapping[str, Callable[[], float]], turns: int) -> dict[str, R
     return found
 
 
+class Started:
+    """A clock that was started: of wall, and of this process with the children that have ended."""
+
+    def __init__(self) -> None:
+        self._wall, self._used = time.perf_counter(), os.times()
+
+    def seconds(self) -> tuple[float, float]:
+        used = zip(os.times()[:4], self._used[:4], strict=True)
+        return time.perf_counter() - self._wall, sum(now - then for now, then in used)
+
+
 @dataclass(frozen=True, slots=True)
 class Process:
     """A finished process: wall and CPU seconds, peak resident memory in bytes, what it printed."""

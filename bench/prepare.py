@@ -3,36 +3,36 @@
 The peer is handed the documents as Python strings and keeps nothing: `encode_batch_fast` of `tokenizers` with a thread
 a core. Ours reads files, encodes, writes tokens, indexes, ids and digests, and makes all of it durable. The limit
 decompresses, parses, copies the text into a file and digests it, without tokens. datatrove's plain pipeline reads JSON
-lines and writes its tokens. One fresh process each; loading modules is not timed. Megatron's and OLMo-core's (dolma)
-tokenizers are not installed here, so they are not measured.
+lines and writes its tokens, and so do Megatron's and OLMo's (dolma) tokenizers where they are installed. One fresh
+process each; loading modules is not timed. With `--memory` the peak of a worker over `--size` MB is measured instead.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import json
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from typing import TypeAlias
 
-from bench.measure import Row, arguments, goal, in_turns, machine, peak, process, save, table
+from bench import prepare_memory
+from bench.measure import Row, Started, arguments, goal, in_turns, machine, peak, process, save, table
+from bench.prepare_peers import PEERS, UNPACKED
 
-PEER, OURS, LIMIT, PLAIN = (
-    "encode_batch_fast in memory",
-    "ours, to the disk",
-    "limit: no tokens",
-    "datatrove's plain pipeline",
-)
+PEER, OURS, LIMIT = "encode_batch_fast in memory", "ours, to the disk", "limit: no tokens"
+PLAIN = "datatrove's plain pipeline"
 TASKS = 8
 VOCABULARY = 16_000
 PIECES = 8000
 
-PACKED, UNPACKED = "JSON lines, zstd", "JSON lines"
+PACKED = "JSON lines, zstd"
 ARROW = "Arrow folder"
 LAYOUTS = ("plain text", PACKED, "parquet", ARROW, "small documents", "large documents")
 FILES = {ARROW: "*.arrow"}
@@ -49,17 +49,6 @@ GOALS: tuple[tuple[str, str, str, float], ...] = (
 
 Measured: TypeAlias = tuple[int, float, float]
 """Tokens (of the limit: bytes), seconds of wall, seconds of processors with those of child processes."""
-
-
-class Started:
-    """A clock that was started."""
-
-    def __init__(self) -> None:
-        self._wall, self._used = time.perf_counter(), os.times()
-
-    def seconds(self) -> tuple[float, float]:
-        used = zip(os.times()[:4], self._used[:4], strict=True)
-        return time.perf_counter() - self._wall, sum(now - then for now, then in used)
 
 
 def texts(size: int) -> list[str]:
@@ -227,31 +216,7 @@ def limit(folder: Path, layout: str, tokenizer: str) -> Measured:
     return copied, *started.seconds()
 
 
-def plain(folder: Path, layout: str, tokenizer: str) -> Measured:
-    from datatrove.executor.local import LocalPipelineExecutor
-    from datatrove.pipeline.readers import JsonlReader
-    from datatrove.pipeline.tokens import DocumentTokenizer
-    from datatrove.utils.logging import logger
-
-    logger.remove()
-    with tempfile.TemporaryDirectory(dir=folder) as out:
-        executor = LocalPipelineExecutor(
-            pipeline=[
-                JsonlReader(str(folder / UNPACKED)),  # the same rows: it reads no .zst without a further package
-                DocumentTokenizer(f"{out}/tokens", str(folder / f"{tokenizer}.json"), eos_token="</s>"),
-            ],
-            tasks=TASKS,
-            workers=len(os.sched_getaffinity(0)),
-            logging_dir=f"{out}/logs",
-        )
-        started = Started()
-        executor.run()
-        seconds = started.seconds()
-        tokens = sum(path.stat().st_size // 2 for path in Path(out, "tokens").glob("*.ds"))
-    return tokens, *seconds
-
-
-CONTENDERS: dict[str, Callable[[Path, str, str], Measured]] = {PEER: peer, OURS: ours, LIMIT: limit, PLAIN: plain}
+CONTENDERS: dict[str, Callable[[Path, str, str], Measured]] = {PEER: peer, OURS: ours, LIMIT: limit}
 
 
 def main() -> None:
@@ -259,53 +224,83 @@ def main() -> None:
         "Tokens a second of a preparation, beside tokenizers, datatrove and the limit.",
         layout={"choices": LAYOUTS, "help": "only this layout"},
         size={"type": int, "default": 48, "help": "MB of text"},
+        memory={"action": "store_true", "help": "only the peak memory of a worker, as in --memory --size 20000"},
     )
-    machine("tokenizers", "gigatoken", "datatrove")
+    machine("tokenizers", "gigatoken", *(package for _, package in PEERS.values()))
     tables: dict[str, list[Row]] = {}
     with tempfile.TemporaryDirectory() as where:
         folder = Path(where)
-        documents = texts(2_000_000 if given.toy else given.size * 1_000_000)
-        layouts = [layout for layout in LAYOUTS if given.layout in (None, layout)]
+        size = given.size if not given.memory else 48
+        documents = texts(2_000_000 if given.toy else size * 1_000_000)
+        layouts = [layout for layout in LAYOUTS if given.layout in (None, layout) and not given.memory]
         for layout in {*layouts, PACKED, UNPACKED}:
             write_layout(folder / layout, layout, documents)
         make_tokenizers(folder, documents, given.toy)
-        tokens: dict[tuple[str, str], int] = {}
-
-        def one(name: str, layout: str, tokenizer: str, more: dict[str, int]) -> Callable[[], float]:
-            def measured() -> float:
-                said = process("-m", "bench.prepare", "--one", name, str(folder), layout, tokenizer).said
-                count, seconds, processor, memory = json.loads(said.splitlines()[-1])
-                more["peak MB"] = max(more.get("peak MB", 0), memory // 1_000_000)
-                more["CPU ms"] = int(1000 * processor)
-                if name == LIMIT:  # in the tokens that its text has
-                    return float(tokens[layout, tokenizer]) / float(seconds)
-                tokens[layout, tokenizer] = count
-                return float(count) / float(seconds)
-
-            return measured
-
+        if given.memory:
+            for tokenizer in ("bpe", "sentencepiece"):
+                tables |= prepare_memory.measure(folder, tokenizer, 40 if given.toy else given.size)
         for layout in layouts:
             for tokenizer in ("bpe", "sentencepiece"):
-                names = [PEER, OURS, LIMIT]
-                names += [PLAIN] if (layout, tokenizer) == (PACKED, "bpe") else []
-                more: dict[str, dict[str, int]] = {name: {} for name in names}
-                runs = {name: one(name, layout, tokenizer, more[name]) for name in names}
-                runs[PEER]()  # the number of tokens, before the limit is measured
-                runs[OURS]()  # a tokenizer is proven once
-                found = in_turns(runs, given.turns)
-                for name, row in found.items():
-                    row.more.update(more[name])
                 title = f"{layout}, {tokenizer}: tokens a second"
-                tables[title] = list(found.values())
+                tables[title] = compared(folder, layout, tokenizer, given.turns)
                 table(title, tables[title], " tokens/s", against=PEER)
+                median = {row.name: row.median for row in tables[title]}
                 for goal_layout, goal_tokenizer, against, bound in GOALS:
                     if (goal_layout, goal_tokenizer) == (layout, tokenizer):
-                        goal(f"ours beside {against}", found[OURS].median / found[against].median, bound)
+                        goal(f"ours beside {against}", median[OURS] / median[against], bound)
     save(given.json, tables)
+
+
+def compared(folder: Path, layout: str, tokenizer: str, turns: int) -> list[Row]:
+    """Ours, the peer in memory, the limit and, of one layout, the tokenizers of other trainers; each in turns."""
+    tokens: list[int] = []
+    more: dict[str, dict[str, int]] = {}
+
+    def once(name: str) -> float:
+        said = process("-m", "bench.prepare", "--one", name, str(folder), layout, tokenizer).said
+        count, seconds, processor, memory = json.loads(said.splitlines()[-1])
+        known = more.setdefault(name, {})
+        known["peak MB"] = max(known.get("peak MB", 0), memory // 1_000_000)
+        known["CPU ms"] = int(1000 * processor)
+        if name == LIMIT:  # in the tokens that its text has
+            return tokens[-1] / float(seconds)
+        if name == OURS:
+            tokens.append(count)
+        return float(count) / float(seconds)
+
+    absent: list[Row] = []
+    names = [PEER, OURS, LIMIT]
+    once(OURS)  # a tokenizer is proven once, and the number of tokens is known before the limit is measured
+    for name, (_, package) in PEERS.items() if (layout, tokenizer) == (PACKED, "bpe") else ():
+        reason = _missing(package)
+        if reason is None:
+            try:
+                once(name)
+                names.append(name)
+            except RuntimeError as error:
+                reason = str(error).strip().splitlines()[-1][:160]
+        if reason is not None:
+            absent.append(Row(name, absent=reason))
+    found = in_turns({name: functools.partial(once, name) for name in names}, turns)
+    for name, row in found.items():
+        row.more.update(more[name])
+    return [*found.values(), *absent]
+
+
+def _missing(package: str) -> str | None:
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        metadata.version(package)
+        return None
+    return f"{package} is not installed"
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
-        print(json.dumps([*CONTENDERS[sys.argv[2]](Path(sys.argv[3]), *sys.argv[4:6]), peak()]))
+        name, place, layout_name, tokenizer_name = sys.argv[2:6]
+        if name in PEERS:
+            result = PEERS[name][0](Path(place), tokenizer_name, TASKS)
+        else:
+            result = CONTENDERS[name](Path(place), layout_name, tokenizer_name)
+        print(json.dumps([*result, peak()]))
     else:
         main()

@@ -111,10 +111,17 @@ class ProjectTables:
         ]
 
     def dataset(
-        self, source: str, split: str = "train", *, curriculum: str | None = None, size: str | None = None
+        self,
+        source: str,
+        split: str = "train",
+        *,
+        curriculum: str | None = None,
+        size: str | None = None,
+        verify: bool = True,
     ) -> Any:
         """The prepared text of a source as a `datasets.Dataset`: a row a document, with `id` and `tokens`.
 
+        All its bytes are compared with their digests first, unless `verify` is false, for a quick look at a large one.
         NotFound where no curriculum reads the source; DataError where it is not prepared, and where curricula with
         other tokenizers read it too and none is named.
         """
@@ -143,7 +150,7 @@ class ProjectTables:
                 if found
                 else f"`curriculum prepare {readers[0]}`",
             )
-        return prepared_dataset(next(iter(found)), split)
+        return prepared_dataset(next(iter(found)), split, verify=verify)
 
     def stream(self, curriculum: str, stage: str | None = None, size: str | None = None) -> Stream:
         """The tokens and learning rates of a lineage, or of one of its stages, for any training loop.

@@ -153,6 +153,12 @@ def _benchmark(job: jobs.HarnessJob) -> Outcome:
     return lm_eval.measure(job)
 
 
+def _task_items(job: jobs.TaskItemsJob) -> Outcome:
+    from runner.evaluate import task_items
+
+    return task_items.write_items(job)
+
+
 def _doctor(job: jobs.DoctorJob) -> Outcome:
     from runner.doctor import doctor
     from runner.parallel import determinism
@@ -177,6 +183,7 @@ def _prepare(job: jobs.PrepareJob | jobs.TokenizerJob) -> Outcome:
     if STOP:
         return {"outcome": jobs.STOPPED}
     from runner.prepare.job import help_to_prepare, prepare
+    from runner.prepare.sample import measure_sample
     from runner.prepare.tokenizer import train_tokenizer
 
     try:
@@ -184,6 +191,8 @@ def _prepare(job: jobs.PrepareJob | jobs.TokenizerJob) -> Outcome:
             train_tokenizer(job.request)
         elif job.help:
             help_to_prepare(job.request)
+        elif job.sample:
+            measure_sample(job.request)
         else:
             prepare(job.request)
     except OSError as error:
@@ -221,6 +230,7 @@ JOBS: dict[type[jobs.Job], Callable[[Any], Outcome]] = {
     jobs.ExportJob: _export,
     jobs.DoctorJob: _doctor,
     jobs.HarnessJob: _benchmark,
+    jobs.TaskItemsJob: _task_items,
 }
 
 

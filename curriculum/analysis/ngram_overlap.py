@@ -1,5 +1,5 @@
-"""Which training documents share runs of tokens with held-out text, with another source or with a file of items, how
-many tokens, and in which past and future steps they are read: the contamination of a curriculum over its steps.
+"""Which training documents share runs of tokens with held-out text, with another source, with a file of items or a
+benchmark task, how many tokens, and in which past and future steps they are read: the contamination over the steps.
 
 Results are kept in `data/ngrams/` by the digests of the texts that were compared, and not computed twice.
 """
@@ -8,78 +8,70 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from curriculum import fs
+from curriculum.analysis import ngram_record
+from curriculum.analysis.ngram_record import OverlapRecord
+from curriculum.analysis.ngram_references import Against, references
 from curriculum.analysis.trace import Shared, shared_stages
 from curriculum.artifacts.job_process import processors
 from curriculum.compiler.compile import Compiled
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.data.dataset import Dataset
-from curriculum.data.manifest import HELD_OUT, TRAIN, SplitName, windows_in
-from curriculum.data.ngrams import Integers, NgramIndex, Reference
-from curriculum.errors import DataError, NotFound, did_you_mean
+from curriculum.data.manifest import TRAIN, windows_in
+from curriculum.data.ngrams import RUN, Integers, NgramIndex
+from curriculum.errors import DataError
 from curriculum.plan import lookup
+from curriculum.units import show_exact
 
 FORMAT: Final = 1
-RUN: Final = 13
-"""Tokens of a run: what GPT-3 (Brown et al. 2020, appendix C) looked for."""
 PIECE: Final = 1 << 22
 """Tokens that one thread searches at a time, in whole documents."""
-MOST_REFERENCE_TOKENS: Final = 200_000_000
-"""Of a reference, whose runs are kept in memory at some 20 bytes each."""
 LISTED: Final = 1000
 """Documents of a source that are listed, those with the most shared tokens."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Against:
-    """A reference by the name that is shown; `identity` decides whether a stored result is of it.
-
-    `source` is the dataset that its documents are of, which is not compared with itself where they are trained on.
-    """
-
-    name: str
-    identity: str
-    reference: Reference
-    source: str | None = None
+LOOKED_UP: Final = 100_000
+"""The most documents of a record whose readings are counted for another command than `overlap`."""
 
 
 def ngram_overlap(
-    project: Project, compiled: Sequence[Compiled], texts: PreparedText, *, against: str | None = None, n: int = RUN
+    project: Project,
+    compiled: Sequence[Compiled],
+    texts: PreparedText,
+    *,
+    against: str | None = None,
+    items: Path | None = None,
+    n: int = RUN,
 ) -> dict[str, Any]:
     """The overlap of every source's training text with its references, as JSON values (docs/overlap-json.md).
 
-    `against` is a source, whose training text the others are compared with, or a file: JSON lines, each string of a
-    row a text, or one text. Without it the references are the held-out texts of all sources. NotFound for neither,
-    DataError where nothing is prepared or a reference is too large to be kept in memory.
+    `against` is a source, whose training text the others are compared with, a file (JSON lines, each row an item and
+    each of its strings a text, or one text), or the task whose `items` are in that file. Without it the references are
+    the held-out texts of all sources. NotFound for none of them, DataError where nothing is prepared or a reference is
+    too large to be kept in memory.
     """
     manifests = texts.manifests()
     if not manifests:
         raise DataError(
             f"no text of `{compiled[0].curriculum}` is prepared", hint=f"`{texts.prepare_command}` makes it"
         )
-    references = list(_references(texts, against))
     stages = shared_stages(project, compiled)
     rows: list[dict[str, Any]] = []
-    for each in references:
+    for each in list(references(texts, against, items)):
         index: NgramIndex | None = None
         for dataset in sorted(manifests):
             if dataset == each.source:
                 continue
-            path = project.data / "ngrams" / f"{fs.digest([each.identity, manifests[dataset].digest, n])[:24]}.json"
-            stored = _recorded(path)
+            path = ngram_record.path_of(texts, dataset, each, n)
+            stored = ngram_record.read(path, each)
             if stored is None:
-                index = index or NgramIndex(each.reference, n)
-                stored = _compared(texts, dataset, index)
-                fs.make_directory(path.parent)
-                fs.write_json(path, fs.seal(stored), replace=True)
-            rows.append(_row(texts, stages, dataset, each, stored))
+                index = index or NgramIndex(each.load(), n)
+                stored = _compared(texts, dataset, each, index)
+                ngram_record.write(path, *stored)
+            rows.append(_row(texts, stages, *stored))
     return {
         "format": FORMAT,
         "curriculum": compiled[0].curriculum,
@@ -91,118 +83,92 @@ def ngram_overlap(
     }
 
 
-def _recorded(path: Path) -> dict[str, Any] | None:
-    try:
-        return fs.unseal(fs.parse_json(fs.read_bytes(path)), ())
-    except (OSError, ValueError):
-        return None
+def readings(project: Project, compiled: Compiled, texts: PreparedText) -> Iterator[tuple[OverlapRecord, Any]]:
+    """Every record of the lineage's text, and how often its documents are read: `_reads` of each stage that does.
+
+    None in place of that for a record whose list is damaged or longer than LOOKED_UP.
+    """
+    stages = shared_stages(project, [compiled])
+    for record, path in ngram_record.recorded(texts):
+        found = ngram_record.documents_of(path, record) if record.documents <= LOOKED_UP else None
+        if found is None:
+            yield record, None
+            continue
+        opened = Dataset.open(texts.folder(record.dataset), split=TRAIN, sequence_length=texts.sequence_length)
+        yield record, list(_reads_of_stages(texts, stages, record.dataset, opened, found))
 
 
-# --- references ---------------------------------------------------------------------------------------------
-
-
-def _references(texts: PreparedText, against: str | None) -> Iterator[_Against]:
-    manifests = texts.manifests()
-    if against is None:
-        for dataset, manifest in sorted(manifests.items()):
-            if HELD_OUT in manifest.splits and manifest.splits[HELD_OUT].tokens:
-                identity = f"held-out {manifest.splits[HELD_OUT].digest}"
-                yield _Against(f"held out of {dataset}", identity, _prepared(texts, dataset, HELD_OUT))
-        return
-    dataset_of = {**{name: name for name in manifests}, **texts.curriculum.datasets}
-    if against in dataset_of:
-        dataset = dataset_of[against]
-        if dataset not in manifests:
-            raise DataError(f"`{against}` is not prepared yet", hint=f"`{texts.prepare_command}` makes it")
-        identity = f"train {manifests[dataset].splits[TRAIN].digest}"
-        yield _Against(against, identity, _prepared(texts, dataset, TRAIN), dataset)
-        return
-    path = Path(against).expanduser()
-    if not path.is_file():
-        raise NotFound(
-            f"there is no source and no file `{against}`",
-            hint=did_you_mean(against, dataset_of) + "; or a file of text, or of JSON lines with the benchmark's items",
-        )
-    yield _Against(path.name, f"file {fs.sha256_file(path)}", _of_file(texts, path))
-
-
-def _prepared(texts: PreparedText, dataset: str, split: SplitName) -> Reference:
-    manifest = texts.manifests()[dataset]
-    _check_size(dataset, manifest.splits[split].tokens)
-    opened = Dataset.open(texts.folder(dataset), split=split, sequence_length=texts.sequence_length)
-    tokens, ends, before = [], [], 0
-    for shard in opened.mapped:
-        tokens.append(shard.all_tokens)
-        ends.append(shard.ends.astype(np.int64) + before)
-        before += shard.record.tokens
-    names = [f"{dataset}:{number}" for number in range(manifest.splits[split].documents)]
-    return Reference(names, np.concatenate(tokens), np.concatenate(ends))
-
-
-def _of_file(texts: PreparedText, path: Path) -> Reference:
-    """The strings of every row of JSON lines, or the whole file as one text, in the curriculum's tokens."""
-    try:
-        content = path.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"`{path}` is not UTF-8: {error}", hint="a text, or JSON lines, in UTF-8") from None
-    items: list[tuple[str, str]] = []
-    if path.suffix in (".jsonl", ".ndjson", ".jsonlines"):
-        for number, line in enumerate(content.splitlines(), start=1):
-            if line.strip():
-                try:
-                    value = fs.parse_json(line)
-                except ValueError as error:
-                    raise DataError(f"`{path}`, line {number}, is not JSON: {error}", hint="one value a line") from None
-                items += [(f"{path.name}:{number}", text) for text in _strings(value)]
-    else:
-        items.append((path.name, content))
-    tokenizer = texts.loaded_tokenizer
-    assert tokenizer is not None  # text is prepared
-    encoded = tokenizer.encode_batch([text for _, text in items])
-    _check_size(str(path), sum(map(len, encoded)))
-    tokens = np.array([token for ids in encoded for token in ids], np.uint32)
-    return Reference([name for name, _ in items], tokens, np.cumsum([len(ids) for ids in encoded], dtype=np.int64))
-
-
-def _strings(value: Any) -> Iterator[str]:
-    """The strings within a JSON value, numbers and keys left out."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for inner in value.values() if isinstance(value, dict) else value:
-            yield from _strings(inner)
-
-
-def _check_size(name: str, tokens: int) -> None:
-    if tokens > MOST_REFERENCE_TOKENS:
-        raise DataError(
-            f"`{name}` has {tokens:,} tokens; a reference has at most {MOST_REFERENCE_TOKENS:,}, kept in memory",
-            hint="compare with a part of it, in a file",
-        )
+def compare_lines(
+    project: Project, names: Sequence[str], lineages: Sequence[Compiled], texts: Sequence[PreparedText]
+) -> list[str]:
+    """A line for each reference that the text of some variants was compared with, and what each has read of it."""
+    shares: dict[tuple[str, str, int], dict[str, str]] = {}
+    read: dict[tuple[str, str, int], dict[str, int | None]] = {}
+    for name, compiled, text in zip(names, lineages, texts, strict=True):
+        for record, stages in readings(project, compiled, text):
+            key = ngram_record.reference_of(record)
+            shares.setdefault(key, {})[record.dataset] = ngram_record.counts(record, text.manifests()[record.dataset])
+            if record.documents:
+                before = read.setdefault(key, {}).get(name, 0)
+                done = None if stages is None else sum(stage["readings_done"] for stage in stages)
+                read[key][name] = None if before is None or done is None else before + done
+    lines = []
+    for (reference, option, n), of_datasets in shares.items():
+        counted = "; ".join(share for _, share in sorted(of_datasets.items()))
+        line = f"shared with {reference}, runs of {n} tokens: {counted}"
+        by_variant = read.get((reference, option, n), {})
+        if by_variant:
+            read_by = (
+                f"{name} {'not counted' if done is None else show_exact(done)}" for name, done in by_variant.items()
+            )
+            line += f"; windows of these documents read so far: {', '.join(read_by)}"
+        lines.append(line)
+    return lines
 
 
 # --- comparing ----------------------------------------------------------------------------------------------
 
 
-def _compared(texts: PreparedText, dataset: str, index: NgramIndex) -> dict[str, Any]:
-    """What the training text of a dataset shares with a reference, as it is stored."""
+def _compared(texts: PreparedText, dataset: str, against: Against, index: NgramIndex) -> tuple[OverlapRecord, Integers]:
+    """What the training text of a dataset shares with a reference, and its documents."""
     opened = Dataset.open(texts.folder(dataset), split=TRAIN, sequence_length=texts.sequence_length)
 
     def piece(number: int, first: int, stop: int) -> tuple[int, int, Any]:
         shard = opened.mapped[number]
         begin, end = (int(shard.ends[first - 1]) if first else 0), int(shard.ends[stop - 1])
-        return number, first, index.shared(shard.all_tokens[begin:end], shard.ends[first:stop].astype(np.int64) - begin)
+        tokens = shard.tokens_between(begin, end)
+        return number, first, index.shared(tokens, shard.ends[first:stop].astype(np.int64) - begin)
 
     pieces = [(number, *bounds) for number, shard in enumerate(opened.mapped) for bounds in _pieces(shard.ends)]
     with ThreadPoolExecutor(processors()) as pool:
         results = list(pool.map(lambda bounds: piece(*bounds), pieces))
-    references = np.unique(np.concatenate([np.empty(0, np.int64), *(shared.references for _, _, shared in results)]))
-    documents = [
-        [number, first + document, tokens]
-        for number, first, shared in results
-        for document, tokens in zip(shared.documents.tolist(), shared.tokens.tolist(), strict=True)
-    ]
-    return {"documents": documents, "references": len(references), "too_short": index.too_short}
+    names, lengths = index.reference.names, np.diff(index.reference.ends, prepend=0)
+    texts_found = np.unique(np.concatenate([np.empty(0, np.int64), *(shared.references for _, _, shared in results)]))
+    documents = np.concatenate(
+        [
+            np.empty((0, 3), np.int64),
+            *(
+                np.column_stack([np.full(len(shared.documents), number), first + shared.documents, shared.tokens])
+                for number, first, shared in results
+            ),
+        ]
+    )
+    items = set(names)
+    record = OverlapRecord(
+        dataset=dataset,
+        text=opened.digest,
+        reference=against.name,
+        option=against.option,
+        identity=against.identity,
+        ngram=index.n,
+        documents=len(documents),
+        tokens=int(documents[:, 2].sum()),
+        items=len({names[text] for text in texts_found.tolist()}),
+        of_items=len(items),
+        too_short=len(items - {names[text] for text in np.flatnonzero(lengths >= index.n).tolist()}),
+        listed=ngram_record.digest_of(documents),
+    )
+    return record, documents
 
 
 def _pieces(ends: Any) -> Iterator[tuple[int, int]]:
@@ -215,42 +181,53 @@ def _pieces(ends: Any) -> Iterator[tuple[int, int]]:
         first = stop
 
 
-def _row(
-    texts: PreparedText, stages: Sequence[Shared], dataset: str, against: _Against, stored: dict[str, Any]
-) -> dict[str, Any]:
-    manifest = texts.manifests()[dataset]
-    found = np.array(stored["documents"], np.int64).reshape(-1, 3)
+def _row(texts: PreparedText, stages: Sequence[Shared], record: OverlapRecord, found: Integers) -> dict[str, Any]:
+    dataset = record.dataset
+    train = texts.manifests()[dataset].splits[TRAIN]
     opened = Dataset.open(texts.folder(dataset), split=TRAIN, sequence_length=texts.sequence_length)
     most = found[np.argsort(-found[:, 2], kind="stable")][:LISTED]
     shards, counts = np.unique(found[:, 0], return_counts=True)
+    all_shards = len(shards) == len(opened.mapped)
     return {
         "source": dataset,
-        "reference": against.name,
-        "documents": len(found),
-        "of_documents": manifest.splits[TRAIN].documents,
-        "tokens": int(found[:, 2].sum()),
-        "of_tokens": manifest.splits[TRAIN].tokens,
-        "references": stored["references"],
-        "of_references": len(against.reference.ends),
-        "too_short": stored["too_short"],
+        "reference": record.reference,
+        "documents": record.documents,
+        "of_documents": train.documents,
+        "tokens": record.tokens,
+        "of_tokens": train.tokens,
+        "references": record.items,
+        "of_references": record.of_items,
+        "too_short": record.too_short,
         "listed": [
             {"id": opened.document(shard, document).id, "shard": shard, "document": document, "tokens": tokens}
             for shard, document, tokens in most.tolist()
         ],
         "shards": {str(shard): count for shard, count in zip(shards.tolist(), counts.tolist(), strict=True)},
-        "leave_out": [
-            {"source": dataset, "shard": int(shard), "why": f"shares text with {against.name}"} for shard in shards
-        ]
-        if len(shards) < len(opened.mapped)
-        else [],
-        "stages": [
-            reads
-            for shared in stages
-            for source, name in texts.curriculum.datasets.items()
-            if name == dataset and source in shared.stage.plan.sources
-            for reads in [_reads(shared, source, opened, found)]
+        "leave_out": []
+        if all_shards
+        else [
+            {"source": source, "shard": int(shard), "why": f"shares text with {record.reference}"}
+            for source in _sources_of(texts, dataset)
+            for shard in shards
         ],
+        "leave_out_tokens": 0 if all_shards else sum(opened.mapped[shard].record.tokens for shard in shards.tolist()),
+        "stages": list(_reads_of_stages(texts, stages, dataset, opened, found)),
     }
+
+
+def _reads_of_stages(
+    texts: PreparedText, stages: Sequence[Shared], dataset: str, opened: Dataset, found: Integers
+) -> Iterator[dict[str, Any]]:
+    """`_reads` of every stage that reads the dataset, by each name that it has in the lineage."""
+    for shared in stages:
+        for source in _sources_of(texts, dataset):
+            if source in shared.stage.plan.sources:
+                yield _reads(shared, source, opened, found)
+
+
+def _sources_of(texts: PreparedText, dataset: str) -> list[str]:
+    """The names that the dataset has in the lineage's mixtures."""
+    return [source for source, name in texts.curriculum.datasets.items() if name == dataset]
 
 
 def _reads(shared: Shared, source: str, opened: Dataset, found: Integers) -> dict[str, Any]:
@@ -264,8 +241,9 @@ def _reads(shared: Shared, source: str, opened: Dataset, found: Integers) -> dic
         low, high = max(0, (first - 1) // length), min(-(-end // length), int(before[number + 1] - before[number]))
         windows.update(range(int(before[number]) + low, int(before[number]) + max(low, high)))
     at = lookup.occurrences(plan, source, np.array(sorted(windows), np.int64), stop=shared.sequences)
-    positions = plan.start + at.sequence // plan.batch_sequences * plan.batch_tokens
     steps = at.steps(plan)
+    taken, of_taken = np.unique(steps, return_inverse=True)
+    positions = np.array([plan.position_before(step) for step in taken.tolist()], np.int64)[of_taken]
     return {
         "curriculum": shared.stage.setting.curriculum,
         "stage": shared.stage.setting.stage,

@@ -155,11 +155,15 @@ class EvaluateJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareJob:
-    """Tokenise one source; see `PrepareRequest`. With `help`, only do tasks of it, along with other processes."""
+    """Tokenise one source; see `PrepareRequest`. With `help`, only do tasks of it, along with other processes.
+
+    With `sample` only measure what it takes, on a part of the source.
+    """
 
     attempt_folder: str
     request: PrepareRequest
     help: bool = False
+    sample: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,7 +251,31 @@ class HarnessJob:
     confirm_run_unsafe_code: bool = False
 
 
-Job = TrainJob | EvaluateJob | PrepareJob | TokenizerJob | ImportJob | ConvertJob | ExportJob | DoctorJob | HarnessJob
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskItemsJob:
+    """Write the items of a task or group of lm-evaluation-harness to `output`: JSON lines of `id` and `texts`.
+
+    `folders` are as in a HarnessJob.
+    """
+
+    attempt_folder: str
+    task: str
+    output: str
+    folders: tuple[str, ...] = ()
+
+
+Job = (
+    TrainJob
+    | EvaluateJob
+    | PrepareJob
+    | TokenizerJob
+    | ImportJob
+    | ConvertJob
+    | ExportJob
+    | DoctorJob
+    | HarnessJob
+    | TaskItemsJob
+)
 
 _KINDS: dict[str, type[Job]] = {
     "train": TrainJob,
@@ -259,6 +287,7 @@ _KINDS: dict[str, type[Job]] = {
     "export": ExportJob,
     "doctor": DoctorJob,
     "harness": HarnessJob,
+    "task-items": TaskItemsJob,
 }
 
 

@@ -30,9 +30,11 @@ def plan(
     In steps, tokens and passes over each source. Several curricula fold into a tree: what they share is counted once.
     Of a study: its arms, and what they cost together.
     """
+    from curriculum.analysis import ngram_record
     from curriculum.cli.view.plan import plan_view, tree_view
     from curriculum.compiler import prepared_text
     from curriculum.compiler.overlap import with_overlap
+    from curriculum.compiler.preparation_cost import preparation_costs
     from curriculum.compiler.summary import summarise, summarise_tree
     from curriculum.execution import lm_eval
     from curriculum.execution.machine import check_memory
@@ -65,6 +67,8 @@ def plan(
         drawing = plan_picture(title, tree["curricula"], tree["tree"])
         fs.write_bytes(svg, drawing.encode(), replace=True)
     if len(lineages) > 1:
+        lines = (line for text in texts for line in ngram_record.lines(text))
+        tree["shared_runs"] = list(dict.fromkeys(lines))
         if as_json:
             print_json(tree)
         else:
@@ -76,6 +80,9 @@ def plan(
     summary["held_out_notes"] = texts[0].held_out_lines()
     summary["texts_changed"] = texts[0].change_lines(quick=not check, contents=check)
     summary["evidence"] = evidence_lines(texts[0], compiled)
+    summary["shared_runs"] = ngram_record.lines(texts[0])
+    summary["preparation"] = preparation_costs(texts[0])
+    summary["sample_command"] = f"{texts[0].prepare_command} --sample"
     origins = texts[0].provenance_lines()
     if as_json:
         print_json({**summary, "provenance": origins})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -10,6 +11,9 @@ from curriculum.cli import completion
 from curriculum.cli.options import AsJson, MachineName, Name, Size, open_console, open_project, print_json, stopped
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from curriculum.data.requests import PrepareRequest
     from curriculum.execution.slurm.submission import QueuedJob
 
 
@@ -19,6 +23,9 @@ def prepare(
     machine: MachineName = "local",
     source: Annotated[str | None, typer.Option(help="only this source", autocompletion=completion.sources)] = None,
     append: Annotated[bool, typer.Option("--append", help="add files that are new since as further shards")] = False,
+    sample: Annotated[
+        bool, typer.Option("--sample", help="only measure what it takes, on a part of each text, for `plan`")
+    ] = False,
     check: Annotated[
         bool,
         typer.Option("--check", help="compare the contents of files, not only sizes and times, with what was read"),
@@ -35,6 +42,7 @@ def prepare(
     from curriculum.compiler import prepared_text
     from curriculum.compiler.compile import compile_resolved
     from curriculum.compiler.overlap import overlap_lines
+    from curriculum.data.progress import read_progress
     from curriculum.execution import prepare as execution_prepare
     from curriculum.execution.request import RunRequest
 
@@ -49,13 +57,32 @@ def prepare(
     command = f"curriculum prepare {name}{project.options(size, machine)}"
     command += (f" --source {source}" if source else "") + (" --append" if append else "")
     queue: list[QueuedJob] = []
-    submit = None
+    submitted: list[PrepareRequest] = []
+    submit: Callable[[PrepareRequest], None] | None = None
     if request.machine_entry.launcher == "slurm":
         from curriculum.execution.slurm.prepare import PrepareSubmission
 
-        submit = lambda text: queue.append(PrepareSubmission(request=request, text=text).submit())  # noqa: E731
+        def submit_text(text: PrepareRequest) -> None:
+            queue.append(PrepareSubmission(request=request, text=text).submit())
+            submitted.append(text)
+
+        submit = submit_text
     before = prepared_text.PreparedText.open(project, name, size)
     compile_resolved(before.curriculum)  # by declared sizes: text that is too small now may be appended to
+    if sample:
+        from curriculum.cli.view.preparation import sample_view
+        from curriculum.compiler.preparation_cost import preparation_costs
+
+        with stop_on_signals() as stop:
+            sampled = execution_prepare.sample(request, before, stop, source)
+        if sampled is None:
+            raise stopped(f"{command} --sample")
+        costs = preparation_costs(sampled)
+        if as_json:
+            print_json({"preparation": costs})
+        else:
+            open_console().print(sample_view(costs) if costs else "all of it is prepared")
+        return
     with stop_on_signals() as stop:
         texts = execution_prepare.prepare(request, before, stop, source, append=append, submit=submit)
     if texts is None:
@@ -78,6 +105,10 @@ def prepare(
         return
     for job in queue:
         print(job)
+    for text in submitted:
+        so_far = read_progress(Path(text.progress))
+        if so_far.documents:
+            print(f"{text.dataset}: {progress.counts(so_far)} so far")
     if queue:
         print(f"they run in the background: run `{command}` again to see what is done")
     lines = [*texts.held_out_lines(), *texts.change_lines(contents=check), *overlaps]

@@ -13,9 +13,9 @@ from curriculum.artifacts.metrics import LiveMetrics
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.cli.view.training import training_line
 from curriculum.compiler.compile import Compiled, CompiledStage
-from curriculum.data.progress import describe_unread, read_progress
+from curriculum.data.progress import Progress, describe_unread, read_progress
 from curriculum.execution.request import Listener
-from curriculum.units import show_count, show_exact, show_seconds
+from curriculum.units import show_bytes, show_count, show_exact, show_seconds
 
 
 class RunDisplay(Listener):
@@ -31,7 +31,7 @@ class RunDisplay(Listener):
         self._last = ""
         self._started = 0.0
         self._job: tuple[str, Path | None] | None = None
-        self._first: tuple[float, int] | None = None
+        self._first: tuple[float, int, int] | None = None
 
     # --- Listener ---
 
@@ -137,13 +137,39 @@ class RunDisplay(Listener):
         if progress is None or not progress.documents:
             seconds = now - self._started
             return f"  {title}: {show_seconds(seconds)}" if seconds >= self.every_seconds else ""
-        self._first = self._first or (now, progress.tokens)
+        self._first = self._first or (now, progress.tokens, progress.bytes)
         seconds, tokens = now - self._first[0], progress.tokens - self._first[1]
         if progress.done or not tokens or seconds < 1:  # all tokens over all the time
             seconds, tokens = now - self._started, progress.tokens
-        total = None if progress.done else progress.total_bytes
-        share = f", {progress.bytes / total:.0%} read" if total else ""
-        return (
-            f"  {title}: {show_exact(progress.documents)} documents, {show_count(progress.tokens)} tokens{share}, "
-            f"{show_seconds(now - self._started)}, {show_count(int(tokens / max(seconds, 1e-3)))} tokens/s"
+        rate = f"{show_seconds(now - self._started)}, {show_count(int(tokens / max(seconds, 1e-3)))} tokens/s"
+        rest = "" if progress.done else self._rest(progress, now)
+        return f"  {title}: {counts(progress)}, {rate}{rest}"
+
+    def _rest(self, progress: Progress, now: float) -> str:
+        """What is still to come, in proportion to the bytes that are left; nothing before a second has passed."""
+        assert self._first is not None
+        since, read = now - self._first[0], progress.bytes - self._first[2]
+        if since < 1 or read <= 0 or not progress.total_bytes:
+            return ""
+        left = max(0, progress.total_bytes - progress.bytes)
+        documents, tokens = (
+            int(so_far * progress.total_bytes / progress.bytes) for so_far in (progress.documents, progress.tokens)
         )
+        return (
+            f"; of about {show_count(documents)} documents, {show_count(tokens)} tokens, "
+            f"{show_seconds(round(since * left / read))} left"
+        )
+
+
+def counts(progress: Progress) -> str:
+    """What of a text is prepared so far: documents, tokens, and the bytes that are read."""
+    return f"{show_exact(progress.documents)} documents, {show_count(progress.tokens)} tokens" + _bytes_read(progress)
+
+
+def _bytes_read(progress: Progress) -> str:
+    if progress.done:
+        return ""
+    if not progress.total_bytes:
+        return f", {show_bytes(progress.bytes)} read" if progress.bytes else ""
+    share = progress.bytes / progress.total_bytes
+    return f", {show_bytes(progress.bytes)} of {show_bytes(progress.total_bytes)} ({share:.0%}) read"

@@ -244,6 +244,7 @@ class PreparedText:
             tasks=entry.tasks,
             workers=processors(),
             proofs=str(self.project.data / "encoders"),
+            rates=str(self.project.data / "rates"),
         )
 
     def changes(self, *, quick: bool = False, contents: bool = False) -> dict[str, FileChanges]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import codecs
 import contextlib
+import difflib
 import os
 import re
 import sysconfig
@@ -19,6 +20,10 @@ from curriculum.errors import DataError, did_you_mean
 
 KINDS = ("installed", "stdlib", "folder", "hub", "dataset", "tokenised")
 
+WEBDATASET = "webdataset"
+PACKAGED_BUILDERS = ("csv", "json", "parquet", "arrow", "text", WEBDATASET)
+"""What `dataset:` may name besides a folder and a dataset of the hub: builders that the `datasets` package brings."""
+
 # The default of `files` for a folder of tokens, and for one of text.
 TOKEN_FILES = ("**/*.ds", "**/*.bin", "**/*.npy")
 JSON_ENDINGS = ("jsonl", "ndjson", "jsonlines", "json")
@@ -31,6 +36,9 @@ TEXT_FILES = tuple(
 
 # The first bytes of a file that tell text from other data.
 TEXT_BYTES = 8000
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
+"""NAME or OWNER/NAME, as the hub allows it; no path with further parts."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
@@ -85,6 +93,8 @@ def sort_files(files: Iterable[SourceFile], read: Mapping[str, Any]) -> list[Sou
 def check_local(read: Mapping[str, Any], root: str) -> None:
     """DataError when the local folder of `read` does not exist, or none of its first `QUICK_SCAN` files matches."""
     kind = kind_of(read)
+    if kind == "dataset":
+        _check_dataset(read, root)
     if kind not in ("folder", "tokenised") or "://" in str(read[kind]):
         return
     if kind == "tokenised" and Path(root, str(read[kind])).expanduser().is_file():
@@ -94,6 +104,29 @@ def check_local(read: Mapping[str, Any], root: str) -> None:
         if number == QUICK_SCAN or is_chosen(name):
             return
     raise _no_match(read)
+
+
+def _check_dataset(read: Mapping[str, Any], root: str) -> None:
+    """DataError for a `dataset` that is written like a folder and is none.
+
+    Such are names that the hub cannot have, and without a `revision` those next to, or in, a folder that is there.
+    """
+    name = str(read["dataset"])
+    folder = Path(root, name).expanduser()
+    if name in PACKAGED_BUILDERS or "://" in name or folder.exists():
+        return
+    siblings = [path.name for path in folder.parent.iterdir() if path.is_dir()] if folder.parent.is_dir() else []
+    of_hub = _HUB_NAME.fullmatch(name) is not None
+    if of_hub and (
+        "revision" in read or not ("/" in name or difflib.get_close_matches(name, siblings, n=1, cutoff=0.8))
+    ):
+        return
+    if of_hub and not folder.parent.is_dir():
+        return
+    hint = did_you_mean(folder.name, siblings) if siblings else "a path counts from the project's folder"
+    if of_hub:
+        hint += "; for a dataset of the hub of that name state its `revision`, as in `revision: main`"
+    raise DataError(f"the folder `{name}` of a dataset does not exist", hint=hint, entry=("dataset",))
 
 
 def _no_match(read: Mapping[str, Any]) -> DataError:

@@ -20,6 +20,8 @@ BASE = np.uint64(0x9E3779B97F4A7C15)
 _MIXES = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 STRIDE = 4
 """See NgramIndex."""
+RUN = 13
+"""Tokens of a run unless another number is asked for: what GPT-3 (Brown et al. 2020, appendix C) looked for."""
 BLOCK = 1 << 15
 """Tokens that are hashed at a time, so that the arrays stay in a core's cache."""
 

@@ -12,7 +12,8 @@ from curriculum import fs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """The progress of a preparation. `bytes` counts text read; `total_bytes` is None while unknown.
+    """The progress of a preparation. `bytes` are those of the files as they are stored, compressed as they may be, that
+    are read; `total_bytes` are those of all files, None where a storage does not say.
 
     Once it is done, by reason with the number and the first: `unread` are documents that are not text, `other_endings`
     files of text that were not read. `fast_encoder_refused` is why the ids were made by `tokenizers`, if they were.

@@ -22,8 +22,8 @@ class PrepareRequest:
     `held_out` is `{"share": "5%"}`, `{"split": "validation"}` or None. `blocks` are datatrove's filters and formatters,
     name to options. `tasks` fixes the shard layout, `workers` (threads) only the time. `output` is the folder published
     at the end; `progress` a file to which JSON lines are appended until then. With `append` the folder exists, and
-    files that it does not contain yet become further shards. `proofs` is a folder with the records of the tokenizers
-    on which a fast encoder was proven, shared by the requests of a project.
+    files that it does not contain yet become further shards. `proofs` is a folder with the records of the tokenizers on
+    which a fast encoder was proven, `rates` one with what preparations took; both are shared by a project's requests.
     """
 
     dataset: str
@@ -47,6 +47,7 @@ class PrepareRequest:
     workers: int = 1
     append: bool = False
     proofs: str = ""
+    rates: str = ""
 
     def __post_init__(self) -> None:
         if self.tasks < 1 or self.workers < 1 or self.sequence_length < 1:

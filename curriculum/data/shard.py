@@ -68,12 +68,19 @@ class MappedShard:
             tokens, (self.windows, self.length + 1), (self.length * step, step), writeable=False
         )
 
-    @property
-    def all_tokens(self) -> NDArray[np.uint16]:
-        """Every token of the shard, mapped; its blocks are not compared with their digests."""
-        if not self.record.tokens:
+    def tokens_between(self, begin: int, end: int, *, verify: bool = True) -> NDArray[np.uint16]:
+        """The tokens `begin` to `end`, exclusive, mapped; DataError where a block of theirs differs from its digest.
+
+        Without `verify` the blocks are not compared.
+        """
+        if begin >= end:
             return np.empty(0, self.dtype)
-        return np.frombuffer(map_file(self.tokens), self.dtype, self.record.tokens, self.offset)
+        if verify and not self.checked:
+            step = self.dtype.itemsize
+            for block in range(begin * step // self.block, (end * step - 1) // self.block + 1):
+                if not self._checked[block]:
+                    self._check_block(block)
+        return np.frombuffer(map_file(self.tokens), self.dtype, end - begin, self.offset + begin * self.dtype.itemsize)
 
     def check(self, windows: Integers) -> bool:
         """Verify the blocks of `windows` that are not verified yet; returns whether all of the shard's blocks are."""

@@ -46,7 +46,7 @@ def measure(request: RunRequest, source: ExportSource, benchmark: BenchmarkReque
 
     The exported directory is removed at the end. RunFailed with the harness's reason when it refuses.
     """
-    task_folders = _task_folders(request.project, benchmark)
+    own_tasks = task_folders(request.project, benchmark.tasks_from)
     stage_folder = folders.stage_folder(request.project, source.compiled, source.compiled.stages[-1])
     name = checkpoint_name(int(source.state["generation"]), source.position)
     records = {
@@ -81,7 +81,7 @@ def measure(request: RunRequest, source: ExportSource, benchmark: BenchmarkReque
                 "history": str(source.state["history"]),
                 "dtype": export.dtype,
             },
-            folders=tuple(map(str, task_folders)),
+            folders=tuple(map(str, own_tasks)),
             num_fewshot=benchmark.num_fewshot,
             limit=benchmark.limit,
             batch_size=benchmark.batch_size,
@@ -99,16 +99,16 @@ def measure(request: RunRequest, source: ExportSource, benchmark: BenchmarkReque
             fs.remove_tree(model)
 
 
-def _task_folders(project: Project, benchmark: BenchmarkRequest) -> list[Path]:
-    task_folders = [project.root / TASKS] if (project.root / TASKS).is_dir() else []
-    if benchmark.tasks_from is not None:
-        if not benchmark.tasks_from.is_dir():
+def task_folders(project: Project, tasks_from: Path | None) -> list[Path]:
+    """Folders of task files besides the harness's own: the project's, then the one that the command names."""
+    directories = [project.root / TASKS] if (project.root / TASKS).is_dir() else []
+    if tasks_from is not None:
+        if not tasks_from.is_dir():
             raise NotFound(
-                f"`{benchmark.tasks_from}` is not a directory",
-                hint="`--tasks-from` names a folder of the harness's task files",
+                f"`{tasks_from}` is not a directory", hint="`--tasks-from` names a folder of the harness's task files"
             )
-        task_folders.append(benchmark.tasks_from.resolve())
-    return task_folders
+        directories.append(tasks_from.resolve())
+    return directories
 
 
 # --- the cadence of `every: {tasks: …}` ---------------------------------------------------------------------

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from curriculum.analysis import benchmarks, claims, compare as analysis_compare
+from curriculum.analysis import benchmarks, claims, compare as analysis_compare, ngram_overlap
 from curriculum.artifacts.job_process import stop_on_signals
 from curriculum.execution import evaluate
 from curriculum.execution.request import RunRequest
@@ -54,6 +54,7 @@ def compare_variants(
     tasks = benchmarks.side_by_side(project, losses)
     notes = [*losses.few_documents(), *_unaligned(losses), *losses.changed, *losses.mismatches()]
     notes += [*tasks.mismatches(), *missing]
+    notes += ngram_overlap.compare_lines(project, losses.names, losses.lineages, texts)
     return VariantComparison(losses, tasks, claims.check_claims(losses), notes)
 
 

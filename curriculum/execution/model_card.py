@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from curriculum.analysis import ngram_overlap
 from curriculum.artifacts import huggingface
 from curriculum.artifacts.stage_folder import StageFolder, attempts_in
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.compiler.summary import stage_summary
 from curriculum.config.project import Project
+from curriculum.data.manifest import TRAIN
 from curriculum.plan.model import ModelConfig
 from curriculum.runs import held_out
 from curriculum.units import show_count, show_exact
@@ -46,6 +48,7 @@ def card(project: Project, compiled: Compiled, texts: PreparedText, identity: Id
         *_exposure(trained),
         *_losses(project, compiled, trained),
         *_sources(compiled, texts, trained),
+        *_overlap(project, compiled, texts, trained),
         *_model(compiled, identity),
         *_identity(identity),
         *_reproduction(compiled, identity),
@@ -166,6 +169,37 @@ def _sources(compiled: Compiled, texts: PreparedText, trained: Sequence[Compiled
     yield "## Text and licences"
     yield _table(("source", "text", "from", "licence"), rows)
     yield "No licence of the weights follows from this table; their publisher chooses one."
+
+
+def _overlap(
+    project: Project, compiled: Compiled, texts: PreparedText, trained: Sequence[CompiledStage]
+) -> Iterator[str]:
+    """What `curriculum overlap` found of the text, up to the exported position; nothing where it was not asked."""
+    known = list(ngram_overlap.readings(project, compiled, texts)) if trained else []
+    if not known:
+        return
+    rows = []
+    for record, stages in known:
+        train = texts.manifests()[record.dataset].splits[TRAIN]
+        read = "not counted" if stages is None else show_exact(sum(stage["readings"] for stage in stages))
+        rows.append(
+            (
+                f"`{record.dataset}`",
+                _plain(record.reference),
+                str(record.ngram),
+                f"{show_exact(record.documents)} of {show_exact(train.documents)}",
+                show_exact(record.tokens),
+                f"{show_exact(record.items)} of {show_exact(record.of_items)}",
+                read,
+            )
+        )
+    yield "## Overlap of the training text"
+    heads = ("source", "shares with", "run", "documents", "tokens", "items found", "windows read")
+    yield _table(heads, rows, numbers=range(2, 7))
+    yield (
+        "Documents that share a run of so many tokens with a text, exactly; how often windows with any of them were "
+        "read up to here. Nothing is known of what the text was not compared with."
+    )
 
 
 def _model(compiled: Compiled, identity: Identity) -> Iterator[str]:

@@ -13,6 +13,7 @@ from curriculum.compiler import imported_models, prepared_text, tokenizers
 from curriculum.compiler.compile import Compiled
 from curriculum.compiler.overlap import overlap_lines
 from curriculum.compiler.prepared_text import PreparedText
+from curriculum.data.listing import kind_of
 from curriculum.data.requests import PrepareRequest
 from curriculum.errors import NotFound, did_you_mean
 from curriculum.execution.attempts import run_job
@@ -37,6 +38,56 @@ def prepare(
     that are new. DataError as soon as one source would train on held-out text of another, see `overlap_lines`, and for
     another tokenizer than what is there was made with, see `check_tokenizer`.
     """
+    made = _with_tokenizer(request, texts, stop, only, with_tokenizer)
+    if made is None:
+        return None
+    texts, curriculum = made, texts.curriculum
+    chosen = _chosen(texts, only)
+    missing = [dataset for dataset in chosen if texts.manifest(dataset) is None]
+    datasets = [*missing, *(dataset for dataset in chosen if append and dataset not in missing)]
+    overlap_lines(texts, preparing=True)
+    for dataset in datasets:
+        text = texts.request(dataset, append=dataset not in missing)
+        if submit is not None:
+            submit(text)
+        elif not _prepare_text(request, text, stop):
+            return None
+        else:
+            texts = PreparedText(curriculum)
+            overlap_lines(texts, preparing=True)
+    return PreparedText(curriculum) if datasets else texts
+
+
+def sample(request: RunRequest, texts: PreparedText, stop: StopFlag, only: str | None = None) -> PreparedText | None:
+    """Measure what preparing takes on a sample of each text that `texts` lacks, or of the source `only`.
+
+    A tokenizer that is to be trained is trained first. The text afterwards, None when stopped.
+    """
+    made = _with_tokenizer(request, texts, stop, only, lambda compiled: None)
+    if made is None:
+        return None
+    for dataset in _chosen(made, only):
+        text = made.request(dataset)
+        if made.manifest(dataset) is None and kind_of(text.read) != "tokenised":
+            job = jobs.PrepareJob(attempt_folder=_attempt(request), request=text, sample=True)
+            if not run_job(request, job, f"a sample of {dataset}", stop):
+                return None
+    return made
+
+
+def _chosen(texts: PreparedText, only: str | None) -> list[str]:
+    """The datasets of the lineage, or that of the source `only`."""
+    return sorted({dataset for name, dataset in texts.curriculum.datasets.items() if only in (None, name, dataset)})
+
+
+def _with_tokenizer(
+    request: RunRequest,
+    texts: PreparedText,
+    stop: StopFlag,
+    only: str | None,
+    with_tokenizer: Callable[[Compiled], None],
+) -> PreparedText | None:
+    """The text with its tokenizer, which is imported or trained where it is not there; None when stopped."""
     curriculum = texts.curriculum
     if only is not None and only not in {*curriculum.datasets, *texts.datasets()}:
         raise NotFound(
@@ -62,20 +113,7 @@ def prepare(
         check_tokenizer(texts)
         prepared_text.check_special_tokens(texts)
         with_tokenizer(texts.compiled)
-    chosen = sorted({dataset for name, dataset in curriculum.datasets.items() if only in (None, name, dataset)})
-    missing = [dataset for dataset in chosen if texts.manifest(dataset) is None]
-    datasets = [*missing, *(dataset for dataset in chosen if append and dataset not in missing)]
-    overlap_lines(texts, preparing=True)
-    for dataset in datasets:
-        text = texts.request(dataset, append=dataset not in missing)
-        if submit is not None:
-            submit(text)
-        elif not _prepare_text(request, text, stop):
-            return None
-        else:
-            texts = PreparedText(curriculum)
-            overlap_lines(texts, preparing=True)
-    return PreparedText(curriculum) if datasets else texts
+    return texts
 
 
 def _import_model(request: RunRequest, directory: huggingface.Directory, stop: StopFlag) -> bool:

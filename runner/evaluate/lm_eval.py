@@ -14,7 +14,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from importlib import metadata
 from pathlib import Path
 from types import FrameType
@@ -44,18 +44,17 @@ def measure(job: HarnessJob) -> dict[str, Any]:
     outputs = {name: Path(path) for name, path in job.outputs.items() if not Path(path).exists()}
     if not outputs:
         return {"outcome": DONE}
-    if importlib.util.find_spec("lm_eval") is None:
-        raise PlanError("lm-evaluation-harness is not installed", hint="`pip install 'curriculum[eval]'`")
+    check_installed()
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, _interrupt)
     try:
         os.chdir(job.folders[-1] if job.folders else job.attempt_folder)
-        manager = _manager(job, list(outputs))
+        manager = task_manager(job.folders, list(outputs))
         if job.confirm_run_unsafe_code:
             os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # the metric's own variable for the same consent
         else:
             _check_safe(manager.task_index, outputs)
-        tasks = {name: _load(manager, name) for name in outputs}
+        tasks = {name: load_task(manager, name) for name in outputs}
         model = _model(job)
         cut = record_cuts(model)
         for name, path in outputs.items():
@@ -83,6 +82,11 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise Interrupted
 
 
+def check_installed() -> None:
+    if importlib.util.find_spec("lm_eval") is None:
+        raise PlanError("lm-evaluation-harness is not installed", hint="`pip install 'curriculum[eval]'`")
+
+
 def _version(library: str) -> str:
     return metadata.version(library)
 
@@ -90,11 +94,11 @@ def _version(library: str) -> str:
 # --- tasks -------------------------------------------------------------------------------------------------
 
 
-def _manager(job: HarnessJob, names: list[str]) -> Any:
+def task_manager(task_folders: Sequence[str], names: Sequence[str]) -> Any:
     """The index of tasks by name. The harness's own fourteen thousand are read only where they are needed."""
     from lm_eval.tasks import TaskManager
 
-    folders = list(job.folders)
+    folders = list(task_folders)
     if folders:
         own = TaskManager(include_path=folders, include_defaults=False)
         if not _undefined(own.task_index, names):
@@ -146,7 +150,7 @@ def _check_safe(index: Mapping[str, Any], names: Iterable[str]) -> None:
             )
 
 
-def _load(manager: Any, name: str) -> list[Any]:
+def load_task(manager: Any, name: str) -> list[Any]:
     """The task, group or tagged tasks called `name`, with their data; what `simple_evaluate` takes."""
     with _refusals(name):
         loaded = manager.load([name])

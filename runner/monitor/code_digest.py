@@ -59,7 +59,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "ffb4c9e7c07938db965641f5e449e2aa7178600aad2f0f7de24a007ecdd3a523",
+            "2e86ea0c95a9086c2693471ba3a75be0e90cdf4d1c926bc36f23d8434a9d15b6",
         }
     ),
 )

@@ -6,6 +6,7 @@ refused.
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,6 +40,7 @@ from runner.prepare.dataset_shards import STREAMED, DatasetShards
 from runner.prepare.formats import (
     ARROW_END,
     ARROW_FILE,
+    HEAD_BYTES,
     READ_ERRORS,
     begins_with_rows,
     decode,
@@ -48,13 +50,15 @@ from runner.prepare.formats import (
     open_file,
     parse_json,
 )
-from runner.prepare.tally import BINARY, EMPTY, NO_TEXT, NOT_JSON, NOT_TEXT, NOT_UTF8, SURROGATE, Tally
+from runner.prepare.tally import BINARY, EMPTY, NO_TEXT, NOT_JSON, NOT_TEXT, NOT_UTF8, SURROGATE, TOO_LONG, Tally
 from runner.prepare.texts import Documents, Texts
 
 BATCH_BYTES = 1 << 22
 """Text of a batch, unless one document is longer."""
 BATCH_ROWS = 1 << 16
 """Rows of a batch at most."""
+LONGEST_TEXT = 1 << 30
+"""Bytes of a document at most: one is encoded at once, in several times its size of memory."""
 
 _MARK = "\ufeff"
 _MARK_BYTES = _MARK.encode()
@@ -104,6 +108,7 @@ class Corpus:
         self._lines: list[bytes] = []
         self._metadata: list[Mapping[str, Any]] = []
         self._size = 0
+        self._stored = 0
 
     def batches(self, rank: int = 0, tasks: int = 1) -> Iterator[Documents]:
         """The documents of one task in order; DataError for a file that cannot be read to its end."""
@@ -112,7 +117,9 @@ class Corpus:
         for part in self.files:
             for file, split in part[first::step]:
                 logger.info(f"reading {file.name}")
+                self._stored = self.tally.stored
                 yield from self._read(file, split)
+                self.tally.stored = self._stored + (file.bytes or 0) // self._turns
                 if not self.by_rows and "://" not in file.path and not file.path.startswith(STREAMED):
                     self.tally.sums[file.name] = file.sha256 or fs.sha256_file(Path(file.path))
             yield from self._flush(part[0][1] if part else TRAIN)
@@ -124,7 +131,7 @@ class Corpus:
             yield from self._record_batches(file, split, self.shards.batches(file))
             return
         try:
-            with open_file(file) as stream:
+            with open_file(file, functools.partial(self._count, file)) as stream:
                 head = stream.peek()
                 format = self.format or detect_format(head, file.name)
                 if format == "arrow":
@@ -138,7 +145,7 @@ class Corpus:
                 elif format == "binary":
                     self.tally.drop(file.name, BINARY, split)
                 else:
-                    yield from self._whole(file, split, stream.read(), format)
+                    yield from self._whole(file, split, self._read_whole(stream), format)
         except Exception as reason:  # every storage has its own errors
             explanation = remote.explain(file.path, reason) if "://" in file.path else None
             if explanation is None and not isinstance(reason, READ_ERRORS):
@@ -148,10 +155,23 @@ class Corpus:
                 hint="fetch or write it again, or leave it out with `exclude`; finished tasks are kept",
             ) from None
 
+    def _count(self, file: SourceFile, read: int) -> None:
+        """Count stored bytes of a file, at most as many as it has; tasks that share its rows count a part each."""
+        stored = self.tally.stored + read // self._turns
+        self.tally.stored = min(stored, self._stored + (file.bytes or 0) // self._turns)
+
     def _is_mine(self, row: int) -> bool:
         return row % self._turns == (self._turn + 1) % self._turns
 
     # --- documents one by one: text and JSON ---
+
+    def _read_whole(self, stream: IO[bytes]) -> bytes:
+        """A file, or as much of a text as shows that it is too long."""
+        data = stream.read(LONGEST_TEXT + 1)
+        may_be_rows = self.format != "text" and data[:HEAD_BYTES].lstrip(_MARK_BYTES + b" \t\r\n").startswith(
+            (b"[", b"{")
+        )
+        return data + stream.read() if may_be_rows else data
 
     def _whole(self, file: SourceFile, split: SplitName, data: bytes, format: str) -> Iterator[Documents]:
         """A file of text, or of JSON values that are not one a line."""
@@ -168,11 +188,14 @@ class Corpus:
                     if self._size >= self.batch_bytes:
                         yield from self._flush(split)
             return
+        if len(data) > LONGEST_TEXT:
+            self.tally.drop(file.name, TOO_LONG, split)
+            return
         if (text := decode(data)) is None:
             self.tally.drop(file.name, NOT_UTF8, split)
             return
         if data and not self.filter and not text.startswith(_MARK) and not text.isspace():
-            self._add(data, id_line(file.name), {})  # the file's own bytes need not be encoded again
+            self._add(data, id_line(file.name), split, {})  # the file's own bytes need not be encoded again
         else:
             self._text(text, id_line(file.name), split, {})
         if self._size >= self.batch_bytes:
@@ -221,9 +244,12 @@ class Corpus:
             self.tally.filter_out(filtered, split)
             return
         own = look_up(row, self.id_column) if self.id_column else None
-        self._add(data, line if own is None else id_line(word(own)), row)
+        self._add(data, line if own is None else id_line(word(own)), split, row)
 
-    def _add(self, data: bytes, line: bytes, row: Mapping[str, Any]) -> None:
+    def _add(self, data: bytes, line: bytes, split: SplitName, row: Mapping[str, Any]) -> None:
+        if len(data) > LONGEST_TEXT:
+            self.tally.drop(json.loads(line), TOO_LONG, split)
+            return
         self._texts.append(data)
         self._lines.append(line)
         self._size += len(data)
@@ -261,8 +287,10 @@ class Corpus:
             for batch in table.iter_batches(
                 batch_size=_rows_together(table.metadata, self.text_column, self.batch_bytes), columns=used
             ):
-                yield from self._arrow(_row_prefix(file.name), row, batch, split)
-                row += batch.num_rows
+                first, row = row, row + batch.num_rows
+                # by rows, for of a file with further columns not all is read
+                self.tally.stored = self._stored + (file.bytes or 0) * (row - 1) // table.metadata.num_rows
+                yield from self._arrow(_row_prefix(file.name), first, batch, split)
 
     def _arrow(self, prefix: bytes, first: int, batch: pa.RecordBatch, split: SplitName) -> Iterator[Documents]:
         """The documents of Arrow rows, of which the first has the number `first`."""
@@ -317,6 +345,9 @@ class Corpus:
         texts = texts_of(column)
         lengths = np.diff(texts.bounds)
         self.tally.bytes += int(lengths[stay].sum())
+        for at in np.flatnonzero(stay & (lengths > LONGEST_TEXT)).tolist():
+            stay[at] = False
+            self.tally.drop(_name(prefix, int(rows[at])), TOO_LONG, split)
         first = np.zeros(len(column), np.uint8)
         first[lengths > 0] = texts.data[texts.bounds[:-1][lengths > 0]]
         # A text that begins with a printable ASCII character is neither blank nor marked.

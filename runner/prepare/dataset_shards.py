@@ -17,12 +17,10 @@ from typing import Any
 import pyarrow as pa  # type: ignore[import-untyped]
 
 from curriculum import fs
-from curriculum.data.listing import SourceFile
+from curriculum.data.listing import PACKAGED_BUILDERS, WEBDATASET, SourceFile
 from curriculum.errors import DataError, did_you_mean
 from runner.prepare import remote
 
-WEBDATASET = "webdataset"
-BUILDERS = ("csv", "json", "parquet", "arrow", "text", WEBDATASET)
 STREAMED = "dataset:"
 """How the path of a shard begins that is no file."""
 SPLIT = "train"
@@ -46,7 +44,7 @@ class DatasetShards:
 
     @property
     def of_hub(self) -> bool:
-        return self.name not in BUILDERS and not self.folder.exists()
+        return self.name not in PACKAGED_BUILDERS and not self.folder.exists()
 
     def list_shards(self, held_out: str | None) -> tuple[list[SourceFile], dict[str, Any]]:
         """The shards of the split, and of the one that is `held_out`; with the commit of a dataset of the hub."""
@@ -117,7 +115,7 @@ class DatasetShards:
                 from datasets.utils.logging import disable_progress_bar
 
                 disable_progress_bar()
-                path = self.name if self.name in BUILDERS or self.of_hub else str(self.folder)
+                path = self.name if self.name in PACKAGED_BUILDERS or self.of_hub else str(self.folder)
                 try:
                     self._splits = datasets.load_dataset(
                         path, self.config, data_files=self.files, revision=self.revision, streaming=True

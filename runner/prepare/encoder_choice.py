@@ -97,8 +97,8 @@ class SourceEncoder:
         if self.appended_to is not None:
             raise DataError(
                 f"nothing can be appended with the encoder that the text was made with: {why}",
-                hint="name the new files as a source of their own in sources.yaml; prepare the old ones again under "
-                "another name to compare",
+                hint="`pip install gigatoken` where that is missing, and repeat the command; or name the new files "
+                "as a source of their own in sources.yaml",
             )
         self._keep(EncoderChoice(encoder=version_of(REFERENCE), refused=why))
 

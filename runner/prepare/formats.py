@@ -55,8 +55,11 @@ _BLANKS = re.compile(r"[\s\ufeff]*")
 
 
 @contextlib.contextmanager
-def open_file(file: SourceFile) -> Iterator[io.BufferedReader]:
-    """The file's bytes, decompressed, and UTF-8 for UTF-16 and UTF-32; a recorded digest is compared first."""
+def open_file(file: SourceFile, count: Callable[[int], None] | None = None) -> Iterator[io.BufferedReader]:
+    """The file's bytes, decompressed, and UTF-8 for UTF-16 and UTF-32; a recorded digest is compared first.
+
+    `count` is called with the number of stored bytes, compressed as they are, whenever some are read.
+    """
     with contextlib.ExitStack() as stack:
         raw: Any
         if file.sha256 is not None:
@@ -74,6 +77,8 @@ def open_file(file: SourceFile) -> Iterator[io.BufferedReader]:
                 raw = stack.enter_context(system.open(path, "rb"))
             else:
                 raw = stack.enter_context(Path(file.path).open("rb", buffering=0))
+        if count is not None:
+            raw = _Counted(raw, count)
         stream = io.BufferedReader(raw, HEAD_BYTES)
         head = stream.peek()
         decompress = next((opener for magic, opener in _DECOMPRESSORS if magic.match(head)), None)
@@ -91,6 +96,31 @@ def open_file(file: SourceFile) -> Iterator[io.BufferedReader]:
         if encoding is not None and len(head) > len(codecs.BOM_UTF16):
             stream = io.BufferedReader(io.BytesIO(stream.read().decode(encoding).encode()), HEAD_BYTES)
         yield stream
+
+
+class _Counted(io.RawIOBase):
+    """A raw file that tells how many bytes are read of it."""
+
+    def __init__(self, raw: Any, count: Callable[[int], None]) -> None:
+        self._raw = raw
+        self._count = count
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._raw.seekable())
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return int(self._raw.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._raw.tell())
+
+    def readinto(self, buffer: Any) -> int:
+        read = int(self._raw.readinto(buffer) or 0)
+        self._count(read)
+        return read
 
 
 def detect_format(head: bytes, name: str) -> str:

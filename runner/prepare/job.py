@@ -21,7 +21,8 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,11 @@ from runner.prepare.encoder import EncoderDiffers
 from runner.prepare.encoder_choice import EncoderChoice, SourceEncoder
 from runner.prepare.executor import Task, run_all, tokenizer_threads
 from runner.prepare.extract import chinese_docstrings
+from runner.prepare.rate import write_rate
 from runner.prepare.readers import check_columns, dataset_shards, is_remote, list_sources, of_split
 from runner.prepare.shard_writer import RECORD, Meter, ShardWriter
 from runner.prepare.tally import Tally, log_to
+from runner.prepare.texts import Documents
 
 # A helper's wait for another one that lists the files: a bucket of a hundred thousand takes minutes.
 LISTING_SECONDS = 3600.0
@@ -82,7 +85,7 @@ def prepare(request: PrepareRequest) -> None:
         ):
             existing = Manifest.load(output) if (output / MANIFEST).exists() else None
             if existing is None or request.append:
-                _Preparation(request, partial, existing).run(output)
+                Preparation(request, partial, existing).run(output)
     shutil.rmtree(partial, ignore_errors=True)
 
 
@@ -98,7 +101,7 @@ def help_to_prepare(request: PrepareRequest) -> None:
     if not (output / MANIFEST).exists():
         fs.make_directory(partial)
         with log_to(Path(request.progress).with_name(f"datatrove-{socket.gethostname()}-{os.getpid()}.log")):
-            _Preparation(request, partial).help()
+            Preparation(request, partial).help()
 
 
 def _load_blocks(request: PrepareRequest) -> None:
@@ -109,7 +112,7 @@ def _load_blocks(request: PrepareRequest) -> None:
         filters.build_blocks(request.blocks, Tally())
 
 
-class _Preparation:
+class Preparation:
     """The preparation of one request in its partial folder; `existing` is the manifest that is appended to."""
 
     def __init__(self, request: PrepareRequest, partial: Path, existing: Manifest | None = None) -> None:
@@ -136,7 +139,7 @@ class _Preparation:
 
     def run(self, output: Path) -> None:
         request = self.request
-        files, origin = self._list()
+        files, origin = self.list_files()
         listed = files
         if self.existing is not None and self.in_place:
             raise DataError(
@@ -148,13 +151,17 @@ class _Preparation:
             if not files:
                 return
         read = {file.name: file_record(file) for file in files}
-        train, held_out = self._by_split(files)
+        train, held_out = self.by_split(files)
         # The last line of an earlier preparation would report this one as done.
         Path(request.progress).unlink(missing_ok=True)
-        meter = Meter(Path(request.progress), _total_bytes([*train, *held_out]))
+        started: float | None = None
+        meter = Meter(Path(request.progress), _known_bytes([*train, *held_out]))
         if self.in_place:
             records = self._index_in_place(train, held_out, meter)
         else:
+            self.encoder.choice()  # its proof is not of this text
+            if self.existing is None and not any((self.partial / "completions").glob("*")):
+                started = time.process_time()
             choice = self._run_tasks(train, held_out, meter)
             records = [self._record(rank) for rank in range(self.tasks)]
             origin |= choice.record()
@@ -201,10 +208,16 @@ class _Preparation:
             },
         )
         self._assemble(manifest, output, read)
+        if started is not None:
+            stored, total = sum(record["stored"] for record in records), _known_bytes(files)
+            seconds = time.process_time() - started
+            write_rate(
+                request, self.tokenizer, choice.encoder, splits.values(), stored, total, seconds, output, whole=True
+            )
         skipped = listing.other_endings(request.read, request.root)
         meter.finish(
             splits.values(),
-            sum(record["bytes"] for record in records),
+            sum(record.get("stored", record["bytes"]) for record in records),
             unread=checks.unread(records),
             other_endings=skipped,
             fast_encoder_refused=origin.get("fast_encoder_refused", ""),
@@ -214,9 +227,9 @@ class _Preparation:
         begin = fs.Lock(self.partial / "begin.lock", f"listing the files of `{self.request.dataset}`")
         begin.acquire(wait_seconds=LISTING_SECONDS)
         with begin:
-            files, _ = self._list()
-            train, held_out = self._by_split(files)
-            meter = Meter(Path(self.request.progress), _total_bytes([*train, *held_out]))
+            files, _ = self.list_files()
+            train, held_out = self.by_split(files)
+            meter = Meter(Path(self.request.progress), _known_bytes([*train, *held_out]))
             choice = self.encoder.choice()
             pending = self._pending(train, held_out, meter, choice)
         failures: list[DataError] = []
@@ -237,7 +250,7 @@ class _Preparation:
         if self.encoder.choice() != choice:
             self.help()
 
-    def _by_split(self, files: list[SourceFile]) -> tuple[list[SourceFile], list[SourceFile]]:
+    def by_split(self, files: list[SourceFile]) -> tuple[list[SourceFile], list[SourceFile]]:
         """The files to train on, and those of the corpus's own held-out split."""
         train, held_out = files, list[SourceFile]()
         if self.request.held_out_split is not None:
@@ -263,7 +276,7 @@ class _Preparation:
             self.request, files, token_files, ranges, self.tokenizer, self.partial, meter, self.stop
         )
 
-    def _list(self) -> tuple[list[SourceFile], dict[str, Any]]:
+    def list_files(self) -> tuple[list[SourceFile], dict[str, Any]]:
         """The files and their origin; tasks in the partial folder of another recipe or tokenizer are deleted."""
         request, path = self.request, self.partial / "work.json"
         earlier = json.loads(path.read_bytes()) if path.exists() else None
@@ -321,12 +334,7 @@ class _Preparation:
 
         def run(rank: int) -> None:
             tally = Tally()
-            corpus = self._corpus(train, held_out, tally)
-            batches = corpus.batches(rank, request.tasks)
-            if request.blocks:
-                from runner.prepare.filters import through_blocks  # datatrove: only where it is used
-
-                batches = through_blocks(request.blocks, batches, rank, request.tasks, tally)
+            batches = self.batches(train, held_out, tally, rank, request.tasks)
             encoder = self.encoder.for_task(choice, threads=self.threads)
             writer = ShardWriter(
                 request,
@@ -377,11 +385,14 @@ class _Preparation:
         for rank in stale:
             tasks[rank].unmark()
 
-    def _corpus(self, train: Sequence[SourceFile], held_out: Sequence[SourceFile], tally: Tally) -> Corpus:
+    def batches(
+        self, train: Sequence[SourceFile], held_out: Sequence[SourceFile], tally: Tally, rank: int, tasks: int
+    ) -> Iterator[Documents]:
+        """The documents of a task of so many tasks, filtered."""
         request = self.request
         extracted = request.extract is not None
         columns = [*([request.id] if request.id else []), *request.drop, *request.keep, "url"] if request.blocks else []
-        return Corpus(
+        corpus = Corpus(
             train,
             held_out,
             format=request.read.get("format"),
@@ -394,6 +405,12 @@ class _Preparation:
             shards=self.shards,
             tally=tally,
         )
+        batches = corpus.batches(rank, tasks)
+        if request.blocks:
+            from runner.prepare.filters import through_blocks  # datatrove: only where it is used
+
+            batches = through_blocks(request.blocks, batches, rank, tasks, tally)
+        yield from batches
 
     def _task(self, rank: int) -> Path:
         return self.partial / "tasks" / f"{rank:05d}"
@@ -467,9 +484,3 @@ def _listing(files: Sequence[SourceFile]) -> str:
 def _known_bytes(files: Sequence[SourceFile]) -> int | None:
     sizes = [file.bytes for file in files]
     return None if None in sizes else sum(size for size in sizes if size is not None)
-
-
-def _total_bytes(files: Sequence[SourceFile]) -> int | None:
-    """What `Tally.bytes` will come to, where known: packed files and Parquet hide how much they hold."""
-    packed = any(file.name.endswith((*listing.COMPRESSED, ".parquet")) for file in files)
-    return None if packed else _known_bytes(files)

@@ -15,7 +15,7 @@ from runner.prepare import remote
 from runner.prepare.dataset_shards import DatasetShards
 from runner.prepare.formats import detect_format, open_file
 from runner.prepare.remote import storage_of
-from runner.prepare.tally import BINARY, EMPTY, NO_TEXT, NOT_JSON, NOT_TEXT, NOT_UTF8, LeftOut
+from runner.prepare.tally import BINARY, EMPTY, NO_TEXT, NOT_JSON, NOT_TEXT, NOT_UTF8, TOO_LONG, LeftOut
 
 # Columns that other corpora keep their text in.
 USUAL_COLUMNS = ("text", "content", "raw_content", "body", "document", "article", "markdown", "code")
@@ -23,6 +23,7 @@ USUAL_COLUMNS = ("text", "content", "raw_content", "body", "document", "article"
 _WAYS_OUT = {
     NOT_UTF8: "convert them, as in `iconv -f latin1 -t utf-8`, or leave them out with `exclude`",
     NOT_JSON: "write one JSON object a line, or one array of them; `format: text` reads a file as one document",
+    TOO_LONG: "cut them into documents where they divide, as in JSON lines with a document a row",
     BINARY: "they are no text: leave them out with `files` and `exclude`, or unpack and convert them",
 }
 

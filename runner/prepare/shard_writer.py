@@ -62,7 +62,7 @@ class Meter:
         """A task's last line, from its record."""
         splits = record["splits"].values()
         documents, tokens = (sum(split[key] for split in splits) for key in ("documents", "tokens"))
-        self.report(task, documents, tokens, record["bytes"], done=True)
+        self.report(task, documents, tokens, record.get("stored", record["bytes"]), done=True)
 
     def finish(self, splits: Iterable[Split], count: int, **found: LeftOut | str) -> None:
         """The dataset's line; `found` are further keys of it, see `curriculum.data.progress.Progress`."""
@@ -113,7 +113,7 @@ class ShardWriter:
             self._write(batch)
             documents = sum(part.documents for part in self._parts.values())
             tokens = sum(part.tokens for part in self._parts.values())
-            self.meter.report(rank, documents, tokens, self.tally.bytes)
+            self.meter.report(rank, documents, tokens, self.tally.stored)
         (self.folder / HASHES).write_bytes(b"".join(hashes.tobytes() for hashes in self._hashes))
         splits = {}
         for name, part in self._parts.items():
@@ -126,6 +126,7 @@ class ShardWriter:
             "encoder": self.encoder.name,
             "splits": splits,
             "bytes": self.tally.bytes,
+            "stored": self.tally.stored,
             "columns": columns,
             "unread": self.tally.unread,
             "sums": self.tally.sums,

@@ -19,17 +19,21 @@ LeftOut: TypeAlias = Mapping[str, tuple[int, str]]
 # Why a document is dropped; filters add their own reasons.
 EMPTY, NO_TEXT, NOT_UTF8, NOT_JSON, NO_TOKENS = ("empty", "no text column", "not UTF-8", "not JSON", "no tokens")
 BINARY, SURROGATE, NOT_TEXT = ("binary", "with half a surrogate pair", "instead of text")
+TOO_LONG = "longer than 1 GiB"
 
 
 @dataclass
 class Tally:
     """What one task has read: bytes of input, documents dropped by (split, reason), columns.
 
+    `stored` are the bytes of its files as they are stored, compressed or with further columns, as far as they are read.
+
     `firsts` are the first documents that could not be read as text, by reason, without those dropped by a filter.
     `sums` are the SHA-256 of the local files that were read to their end, by name.
     """
 
     bytes: int = 0
+    stored: int = 0
     dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
     columns: set[str] = field(default_factory=set)
     firsts: dict[str, str] = field(default_factory=dict)

@@ -42,12 +42,22 @@ def overlap_view(result: Mapping[str, Any]) -> RenderableType:
             parts.append(Text(f"  … of {show_exact(row['documents'])}: `--json` lists more", style="dim"))
         parts += [Text(f"  {_timeline(stage)}") for stage in row["stages"]]
         if row["leave_out"]:
-            parts.append(Text("  without it, as far as shards go:", style="dim"))
+            kept_out = share(row["leave_out_tokens"] / max(1, row["of_tokens"]))
+            parts.append(Text(f"  without it, as far as shards go ({kept_out} of the source):", style="dim"))
             parts.append(Text("    leave_out:"))
             parts += [
                 Text(f"      - {{source: {entry['source']}, shard: {entry['shard']}, why: {entry['why']}}}")
                 for entry in row["leave_out"]
             ]
+            if any(stage["readings_done"] for stage in row["stages"]):
+                first = row["leave_out"][0]
+                parts.append(
+                    Text(
+                        f"  some was read already: `curriculum trace {result['curriculum']} --source {first['source']} "
+                        f"--shard {first['shard']}` names the last clean checkpoint and the branch from it",
+                        style="dim",
+                    )
+                )
     lines = [f"{name} is not prepared, so it was not compared" for name in result["missing"]]
     for name, count in {row["reference"]: row["too_short"] for row in result["rows"] if row["too_short"]}.items():
         lines.append(f"{show_exact(count)} texts of {name} are shorter than {result['ngram']} tokens")

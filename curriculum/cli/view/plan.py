@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from curriculum.cli.view import braille
+from curriculum.cli.view.preparation import cost_line
 from curriculum.cli.view.tables import MANY_ROWS, aligned, notes, share, table
 from curriculum.compiler.compile import Compiled
 from curriculum.config.evaluation_budget import LARGEST_SHARE
@@ -54,7 +55,9 @@ def plan_view(summary: Mapping[str, Any], compiled: Compiled, provenance: Mappin
         _cost(summary["cost"]),
     ]
     lines = [f"{name}: {note}" for stage, name in zip(summary["stages"], names, strict=True) for note in stage["notes"]]
-    lines += [line for key in ("evidence", "held_out_notes", "texts_changed") for line in summary.get(key, [])]
+    lines += [
+        line for key in ("evidence", "held_out_notes", "texts_changed", "shared_runs") for line in summary.get(key, [])
+    ]
     if any(stage["tasks"] for stage in summary["stages"]):
         parts += [Text(), *_tasks(summary["stages"])]
         if not summary["harness_installed"]:
@@ -62,6 +65,12 @@ def plan_view(summary: Mapping[str, Any], compiled: Compiled, provenance: Mappin
                 "tasks: lm-evaluation-harness is not installed here (`pip install 'curriculum[eval]'`): training runs "
                 "without it, and `curriculum eval` measures the kept checkpoints later"
             )
+    unmeasured = [row["dataset"] for row in summary.get("preparation", []) if row["measured_on"] is None]
+    if unmeasured:
+        lines.append(
+            f"what preparing {', '.join(unmeasured)} takes is not measured: `{summary['sample_command']}` measures "
+            "a sample"
+        )
     return Group(*parts, *notes(lines))
 
 
@@ -163,7 +172,8 @@ def tree_view(summary: Mapping[str, Any]) -> RenderableType:
         for stage in plan["stages"]
         for note in stage["notes"]
     )
-    return Group(*parts, *notes(f"{where}: {note}" for where, note in lines))
+    shown_notes = [f"{where}: {note}" for where, note in lines]
+    return Group(*parts, *notes([*shown_notes, *summary["shared_runs"]]))
 
 
 def _ramps(stages: Sequence[Mapping[str, Any]], *, events: bool) -> list[RenderableType]:
@@ -216,6 +226,7 @@ def _sources(stages: Sequence[Mapping[str, Any]]) -> Table | Text:
 
 def _texts(summary: Mapping[str, Any], provenance: Mapping[str, str]) -> list[RenderableType]:
     lines: list[RenderableType] = [Text("text", style="bold")]
+    costs = {row["dataset"]: row for row in summary.get("preparation", [])}
     for name, entry in summary["sources"].items():
         windows = f"{show_exact(entry['windows_a_pass'])} windows a pass" if entry["windows_a_pass"] else "size unknown"
         windows = "held out as a whole" if entry["probe"] else windows
@@ -226,6 +237,8 @@ def _texts(summary: Mapping[str, Any], provenance: Mapping[str, str]) -> list[Re
             word = "assumed" if entry["assumed"] else "declared"
             origin = f": {entry['declared_from']}" if entry["declared_from"] else ""
             lines.append(Text(f"    {word} {show_count(entry['declared_tokens'])}{origin}", style="dim"))
+        if entry["text"] in costs and costs[entry["text"]]["measured_on"] is not None:
+            lines.append(Text(f"    {cost_line(costs[entry['text']])}", style="dim"))
         if provenance.get(entry["text"]):
             lines.append(Text(f"    {provenance[entry['text']]}", style="dim"))
     return lines

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import commands
-import numpy as np
 import pytest
 from projects import BuiltOnce, write_small_project
 
-from curriculum.analysis import batch, ngram_overlap
+from curriculum.analysis import batch, ngram_overlap, ngram_references
+from curriculum.analysis.ngram_references import references
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.data.dataset import Dataset
 from curriculum.data.manifest import HELD_OUT, TRAIN
-from curriculum.data.ngrams import Reference
 
 ITEM = "the grey ships that went home in the rain of seventeen winters ago, said the keeper of the northern light"
 
@@ -73,7 +73,7 @@ def test_an_item_in_the_text_is_found_in_its_documents_with_the_steps_that_read_
             continue
         (document,) = row["listed"]
         assert document["id"] == ("007.txt" if dataset == "prose" else "003.txt")
-        assert (row["documents"], row["references"], row["of_references"]) == (1, 1, 3)
+        assert (row["documents"], row["references"], row["of_references"]) == (1, 1, 1)
         assert row["tokens"] == document["tokens"] > 13
         assert row["leave_out"] == [
             {"source": dataset, "shard": document["shard"], "why": "shares text with items.jsonl"}
@@ -119,19 +119,21 @@ def test_what_was_compared_is_kept_by_the_texts_and_not_compared_again(
 def test_any_size_of_a_piece_gives_the_same_counts(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = Project.find(planted)
     texts = PreparedText.open(project, "variant", "full")
-    reference = ngram_overlap._prepared(texts, "prose", HELD_OUT)
-    index = ngram_overlap.NgramIndex(Reference(reference.names, reference.tokens, reference.ends), 4)
-    whole = ngram_overlap._compared(texts, "prose", index)
+    against = next(each for each in references(texts, None) if each.name == "held out of prose")
+    index = ngram_overlap.NgramIndex(against.load(), 4)
+    whole, documents = ngram_overlap._compared(texts, "prose", against, index)
     monkeypatch.setattr(ngram_overlap, "PIECE", 1)
-    assert ngram_overlap._compared(texts, "prose", index) == whole
-    assert len(whole["documents"]) > 10
-    assert np.array(whole["documents"])[:, 2].min() >= 4
+    again, in_pieces = ngram_overlap._compared(texts, "prose", against, index)
+    assert again == whole
+    assert in_pieces.tolist() == documents.tolist()
+    assert whole.documents == len(documents) > 10
+    assert documents[:, 2].min() >= 4
 
 
 @pytest.mark.parametrize(
     ("against", "said"),
     [
-        ("no-such", "there is no source and no file `no-such`"),
+        ("no-such.jsonl", "there is no source and no file `no-such.jsonl`"),
         ("latin.txt", "`latin.txt` is not UTF-8"),
         ("broken.jsonl", "`broken.jsonl`, line 2, is not JSON"),
     ],
@@ -150,7 +152,7 @@ def test_a_reference_that_cannot_be_read_is_refused_in_one_screen(
 
 
 def test_a_reference_beyond_memory_is_refused(planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ngram_overlap, "MOST_REFERENCE_TOKENS", 10)
+    monkeypatch.setattr(ngram_references, "MOST_REFERENCE_TOKENS", 10)
     with pytest.raises(ngram_overlap.DataError, match="a reference has at most 10"):
         overlap(planted)
 
@@ -167,3 +169,55 @@ def test_the_command_shows_documents_steps_and_what_leaves_them_out(
         curriculum(planted, "overlap", "variant", "--size", "full", "--against", "items.jsonl", "--json").stdout
     )
     assert (result["format"], result["ngram"]) == (ngram_overlap.FORMAT, 13)
+
+
+@pytest.mark.parametrize("split", [TRAIN, HELD_OUT])
+def test_a_flipped_bit_of_what_is_compared_is_refused(planted: Path, tmp_path: Path, split: str) -> None:
+    project = Path(shutil.copytree(planted, tmp_path / "copy", ignore=shutil.ignore_patterns("ngrams")))
+    texts = PreparedText.open(Project.find(project), "variant", "full")
+    path = next((texts.folder("prose") / split).glob("*.ds"))
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ngram_overlap.DataError, match=f"`{path}` is damaged"):
+        overlap(project)
+
+
+TASK = """\
+task: {name}
+dataset_path: json
+dataset_kwargs: {{data_files: {{test: {name}.jsonl}}}}
+test_split: test
+output_type: multiple_choice
+description: "the keeper said it before every question of the {name}, and again after it, to all of them\\n"
+doc_to_text: "{{{{question}}}}"
+doc_to_target: answer
+doc_to_choice: "{{{{choices}}}}"
+metric_list: [{{metric: acc, aggregation: mean, higher_is_better: true}}]
+metadata: {{version: 1.0}}
+"""
+
+
+@pytest.mark.promise("`overlap` compares with the items of a benchmark task by its name, as an evaluation reads them")
+def test_the_items_of_a_task_or_of_a_group_are_found_by_its_name(
+    planted: Path, tmp_path: Path, curriculum: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    tasks = planted / "tasks"
+    tasks.mkdir()
+    asked, answers = ITEM.rsplit(" of ", 1)  # the item is whole only once its choice follows its question
+    rows = {"ships": [(asked, ["nothing at all", f"of {answers}"]), ("who?", ["he"])], "none": [("why?", ["so", "no"])]}
+    for name, questions in rows.items():
+        (tasks / f"{name}.yaml").write_text(TASK.format(name=name))
+        lines = [json.dumps({"question": q, "choices": c, "answer": 0}) for q, c in questions]
+        (tasks / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    (tasks / "both.yaml").write_text("group: both\ntask: [ships, none]\n")
+    words = ("overlap", "variant", "--size", "full", "--json", "--against")
+    found = json.loads(curriculum(planted, *words, "both").stdout)
+    trained = {dataset for dataset, split in planted_documents(planted).items() if split == TRAIN}
+    assert {row["source"] for row in found["rows"] if row["documents"]} == trained
+    for row in found["rows"]:
+        assert (row["reference"], row["of_references"]) == ("both", 3)
+        assert row["references"] == (row["source"] in trained)
+        assert row["too_short"] == 2

@@ -51,3 +51,23 @@ def test_a_job_without_a_document_yet_says_how_long_it_takes(tmp_path: Path, clo
     clock[0] += 7
     display.tick()
     assert out.getvalue().splitlines() == ["preparing tokenizer small", "  tokenizer small: 7 s"]
+
+
+def test_a_preparation_says_how_much_is_read_what_is_expected_and_how_long_it_takes(
+    tmp_path: Path, clock: list[float]
+) -> None:
+    path, out = tmp_path / "progress.jsonl", io.StringIO()
+    display = RunDisplay(Console(file=out, width=300), every_seconds=0)
+    display.job_started("a", path)
+    path.write_text(line(1000, total_bytes=40_000))
+    display.tick()
+    clock[0] += 10
+    path.write_text(line(3000, total_bytes=40_000))
+    display.tick()
+    first, second = out.getvalue().splitlines()[1:]
+    assert first.startswith("  a: 9 documents, 1k tokens, 4 kB of 40 kB (10%) read, ")
+    assert " left" not in first  # nothing is known of its pace
+    assert second == (
+        "  a: 9 documents, 3k tokens, 12 kB of 40 kB (30%) read, 10 s, 200 tokens/s; "
+        "of about 30 documents, 10k tokens, 35 s left"
+    )

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
-from texts import digests, write_texts
+from texts import digests, documents_of, write_texts
 
 import runner.prepare.encoder
 from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest
@@ -243,3 +243,26 @@ def test_the_sample_of_a_task_is_its_beginning_and_a_part_of_the_rest(monkeypatc
     assert all(len(text) <= 30 and text.decode() for text in reference.seen)
     assert 500 <= sum(map(len, reference.seen)) < 530  # 80 bytes a document, 4,800 in all, 100 of each thousand
     assert sampled[4:7] == ["13", "14", "15"]
+
+
+@pytest.mark.parametrize("encoder", ["gigatoken", "tokenizers"])
+def test_the_name_of_every_special_token_in_a_text_is_ordinary_text(
+    tmp_path: Path, request_for: Any, tokenizer_file: str, monkeypatch: pytest.MonkeyPatch, encoder: str
+) -> None:
+    if encoder == "tokenizers":
+        monkeypatch.setattr(encoder_choice, "FastEncoder", absent)
+    known = json.loads(Path(tokenizer_file).read_text())["added_tokens"]
+    first = Tokenizer.load(tokenizer_file).vocab_size
+    names = ["<s>", "<pad>", "<|im_start|>", "[MASK]"]
+    added = [{**known[0], "id": first + number, "content": name} for number, name in enumerate(names)]
+    file = edited(tokenizer_file, tmp_path, added_tokens=[*known, *added])
+    text = "".join(f"a {name}b{name}{name} {name[:-1]}\n{name}" for name in ("</s>", *names))
+    write_texts(tmp_path / "texts", 40)
+    (tmp_path / "texts" / "marks.txt").write_text(text)
+    prepare(request := request_for(tokenizer_file=file, held_out=None))
+    manifest = Manifest.load(Path(request.output))
+    assert manifest.provenance["encoder"].split()[0] == encoder
+    assert documents_of(request.output, TRAIN, file)["marks.txt"] == f"{text}</s>"
+    tokens = np.concatenate([np.fromfile(path, "<u2") for path in Path(request.output, TRAIN).glob("*.ds")])
+    marks = [Tokenizer.load(file).eos_id, *range(first, first + len(names))]
+    assert np.isin(tokens, marks).sum() == 41  # where documents end, and nowhere else

@@ -15,8 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import runner.prepare.corpus
 import runner.prepare.readers
 from curriculum.data.listing import SourceFile
+from curriculum.data.manifest import TRAIN
 from curriculum.errors import DataError
 from runner.prepare.columns import look_up
 from runner.prepare.corpus import Corpus
@@ -241,3 +243,25 @@ def test_chinese_sentences_come_out_of_docstrings_and_comments_once_each(tmp_pat
     files, _ = list_sources({"folder": str(tmp_path), "files": "*.py"})
     found = dict(chinese_docstrings(files))
     assert found == {"a.py": f"{long}\n{other}\n看这里 {long}\n", "b.py": f"{'好' * 16}{'x' * 24}\n"}
+
+
+@pytest.mark.parametrize("ending", ["txt", "jsonl", "json", "parquet"])
+def test_a_document_that_is_too_long_is_counted_and_the_others_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    monkeypatch.setattr(runner.prepare.corpus, "LONGEST_TEXT", 101)
+    texts = ["ä" * 50, "ä" * 51, "a" * 101, "b" * 300, "short"]  # cut inside a character, the second would be no UTF-8
+    if ending == "txt":
+        for number, text in enumerate(texts):
+            (tmp_path / f"{number}.txt").write_text(text)
+    elif ending == "parquet":
+        pq.write_table(pa.table({"text": texts}), tmp_path / "0.parquet")
+    else:
+        values = [json.dumps({"text": text}) for text in texts]
+        (tmp_path / f"0.{ending}").write_text("\n".join(values) if ending == "jsonl" else f"[{','.join(values)}]")
+    tally = Tally()
+    corpus = Corpus(list_sources({"folder": str(tmp_path)})[0], tally=tally)
+    found = [text for batch in corpus.batches() for text in batch.texts.strings()]
+    assert found == [texts[0], texts[2], texts[4]]
+    assert tally.dropped == {(TRAIN, "longer than 1 GiB"): 2}
+    assert tally.stored == sum(path.stat().st_size for path in tmp_path.iterdir())

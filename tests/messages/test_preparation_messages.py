@@ -1,0 +1,67 @@
+"""What a preparation refuses once it has begun: for every case here, to the letter, the refusal in
+tests/messages/preparation, where what differs from run to run is left out.
+
+`pytest tests/messages/test_preparation_messages.py --rewrite` rewrites them, to be read in the diff.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from texts import write_texts
+
+from curriculum.data.requests import PrepareRequest
+from curriculum.errors import LINES_AT_MOST, DataError
+from runner.prepare import encoder_choice
+from runner.prepare.encoder import EncoderUnavailable
+from runner.prepare.job import prepare
+
+MESSAGES = Path(__file__).parent / "preparation"
+Preparation = Callable[[PrepareRequest, pytest.MonkeyPatch], None]
+
+
+def appended_without_its_encoder(request: PrepareRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_texts(Path(request.root, "texts"), 40)
+    prepare(request)
+    write_texts(Path(request.root, "texts"), 6, first=100)
+
+    def absent(*words: Any, **keys: Any) -> Any:
+        raise EncoderUnavailable("gigatoken is not installed: No module named 'gigatoken'")
+
+    monkeypatch.setattr(encoder_choice, "FastEncoder", absent)
+    prepare(replace(request, append=True))
+
+
+def only_one_document_and_that_too_long(request: PrepareRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.prepare.corpus.LONGEST_TEXT", 1000)
+    write_texts(Path(request.root, "texts"), 1)
+    prepare(request)
+
+
+CASES: dict[str, Preparation] = {
+    "appended-without-its-encoder": appended_without_its_encoder,
+    "document-too-long": only_one_document_and_that_too_long,
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_preparation_is_refused_on_one_screen(
+    name: str, request_for: Any, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError) as refused:
+        CASES[name](request_for(), monkeypatch)
+    message = re.sub(r"\d+(\.\d+)+", "N", refused.value.render().replace(str(tmp_path), "PROJECT")) + "\n"
+    if pytestconfig.getoption("--rewrite"):
+        (MESSAGES / f"{name}.txt").write_text(message)
+    assert message == (MESSAGES / f"{name}.txt").read_text()
+    assert len(message.splitlines()) <= LINES_AT_MOST
+    assert "hint: " in message
+
+
+def test_every_case_has_its_message_and_every_message_its_case() -> None:
+    assert sorted(path.stem for path in MESSAGES.glob("*.txt")) == sorted(CASES)
