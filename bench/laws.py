@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.measure import Row, arguments, goal, machine, save, show, table
+from bench.measure import Row, arguments, goal, machine, save, table
 from bench.studies import RUNS
 from curriculum.studies.contenders import rank
 from curriculum.studies.laws import mixture
@@ -77,7 +77,7 @@ def main() -> None:
             else:
                 found = [rank(predict(x), y) or 0.0 for x, y in tests.values()]
                 row.values = [found[-1]]
-                row.more = {size: show(value) for size, value in zip(SIZES, found, strict=True)}
+                row.more = {size: f"{value:.3f}" for size, value in zip(SIZES, found, strict=True)}
             rows.append(row)
         title = f"{number} runs of 1M parameters, rank of the loss on web text at 1B"
         table(title, rows, "")

@@ -17,6 +17,8 @@ from curriculum.studies.programme import Infeasible, NotSolved, Programme
 
 FEW_A_SOURCE = 3
 """Arms for each source below which a note says that the law is unsure."""
+Table = tuple[tuple[str, ...], Array, Array]
+"""Arms, their shares and their losses of one source."""
 
 
 def decide(question: Question, evidence: Evidence) -> Decision:
@@ -34,7 +36,8 @@ def decide(question: Question, evidence: Evidence) -> Decision:
     asked = _programme(question, evidence, laws, fewest[1])
     optimum = _solve(question, evidence, asked)
     resampled, values = _resample(question, asked, laws, tables, optimum.shares)
-    spans = _spans(sources, asked, optimum.shares, resampled, len(fewest[0]))
+    moved = _moved_by_ridge(asked, laws, tables, optimum.shares) if len(resampled) else np.zeros(len(sources))
+    spans = _spans(sources, asked, optimum.shares, resampled, moved, len(fewest[0]))
     shares, notes = _at_round_numbers(question, asked, optimum.shares, spans, reports)
 
     arm = (evidence.arms("proposal") or (None,))[-1]
@@ -69,16 +72,32 @@ def decide(question: Question, evidence: Evidence) -> Decision:
 
 
 def _spans(
-    sources: tuple[str, ...], asked: Programme, optimum: Array, resampled: Array, arms: int
+    sources: tuple[str, ...], asked: Programme, optimum: Array, resampled: Array, moved: Array, arms: int
 ) -> dict[str, tuple[float, float]]:
-    """The 95% interval of each share, within its bounds; empty without resamples."""
+    """The 95% interval of each share, within its bounds; empty without resamples.
+
+    `moved` is by how much the ridge of the laws moves each share: resamples do not show it, as it moves all of them.
+    """
     low, high = asked.bounds
     spans = {}
     for at, name in enumerate(sources if len(resampled) else ()):
         middle = intervals.percentile_interval(resampled[:, at])
         wide = intervals.widened(middle, float(optimum[at]), arms, len(sources) + 2)
-        spans[name] = (max(wide[0], float(low[at])), min(wide[1], float(high[at])))
+        least, most = wide[0] + min(0.0, float(moved[at])), wide[1] + max(0.0, float(moved[at]))
+        spans[name] = (max(least, float(low[at])), min(most, float(high[at])))
     return spans
+
+
+def _moved_by_ridge(asked: Programme, laws: Mapping[str, MixtureLaw], tables: Mapping[str, Table], at: Array) -> Array:
+    """How far the optimum is from `at` by laws without a ridge, shape `[sources]`; zeros where they have none."""
+    free = {
+        source: law if law.own is None else mixture.fit(*tables[source][1:], law.own, like=law, ridge=0.0)
+        for source, law in laws.items()
+    }
+    try:
+        return programme.solve(_by(asked, laws, free), start=at).shares - at
+    except (Infeasible, NotSolved):
+        return np.zeros(len(at))
 
 
 def check_enough(arms: int, sources: int) -> None:
@@ -164,11 +183,7 @@ def _solve(question: Question, evidence: Evidence, asked: Programme) -> programm
 
 
 def _resample(
-    question: Question,
-    asked: Programme,
-    laws: Mapping[str, MixtureLaw],
-    tables: Mapping[str, tuple[tuple[str, ...], Array, Array]],
-    start: Array,
+    question: Question, asked: Programme, laws: Mapping[str, MixtureLaw], tables: Mapping[str, Table], start: Array
 ) -> tuple[Array, Array]:
     """Optima of whole fits to resampled arms, shape `[solved, sources]`, and their predicted gains over `around`."""
     arms = list(dict.fromkeys(arm for table in tables.values() for arm in table[0]))
@@ -180,11 +195,7 @@ def _resample(
         for source, (_, shares, losses) in tables.items():
             chosen = np.repeat(np.arange(len(losses)), counts[rows[source]])
             refitted[source] = mixture.fit(shares[chosen], losses[chosen], laws[source].own, like=laws[source])
-        again = replace(
-            asked,
-            lower=tuple((_same(law, laws, refitted), weight) for law, weight in asked.lower),
-            keep=tuple((_same(law, laws, refitted), limit) for law, limit in asked.keep),
-        )
+        again = _by(asked, laws, refitted)
         try:
             optimum = programme.solve(again, start=start)
         except (Infeasible, NotSolved):
@@ -193,6 +204,15 @@ def _resample(
         free = replace(again, pull=0.0)
         gains.append(free.objective(optimum.shares)[0] - free.objective(asked.around)[0])
     return np.array(optima).reshape(-1, len(asked.around)), np.array(gains)
+
+
+def _by(asked: Programme, laws: Mapping[str, MixtureLaw], others: Mapping[str, MixtureLaw]) -> Programme:
+    """The programme with `others` in place of `laws`."""
+    return replace(
+        asked,
+        lower=tuple((_same(law, laws, others), weight) for law, weight in asked.lower),
+        keep=tuple((_same(law, laws, others), limit) for law, limit in asked.keep),
+    )
 
 
 def _same(law: MixtureLaw, laws: Mapping[str, MixtureLaw], refitted: Mapping[str, MixtureLaw]) -> MixtureLaw:

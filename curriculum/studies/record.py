@@ -15,8 +15,11 @@ from curriculum.studies.decision import Decision, Question
 from curriculum.studies.evidence import Evidence, Row
 
 FORMAT = 1
-METHOD = 1
-"""Raised when a later version answers otherwise from the same evidence: its answer is no fault of an earlier record."""
+METHOD = 2
+"""Raised when a version answers otherwise from the same evidence: that is no fault of an earlier record.
+
+2: intervals of shares allow for the ridge of the laws.
+"""
 DECISIONS = "decisions"
 CURVE = "curve"
 """The role of a training curve among the arms of a record."""

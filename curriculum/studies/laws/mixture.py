@@ -80,16 +80,20 @@ class MixtureLaw:
         return self.floor + above, above * slopes
 
 
-def fit(shares: Array, losses: Array, own: int | None = None, *, like: MixtureLaw | None = None) -> MixtureLaw:
+def fit(
+    shares: Array, losses: Array, own: int | None = None, *, like: MixtureLaw | None = None, ridge: float = RIDGE
+) -> MixtureLaw:
     """The law with the lowest mean Huber loss at `shares`, shape `[n, sources]`, and `losses`, shape `[n]`, nats.
 
-    With `own` it has a power of that source's share, with the best of `SHIFTS`, and a ridge. `like` is a law of nearly
-    the same arms: the descent starts from it alone and keeps its shift.
+    With `own` it has a power of that source's share, with the best of `SHIFTS`, and the ridge `ridge`. `like` is a law
+    of nearly the same arms: the descent starts from it alone and keeps its shift.
     """
     if own is None:
-        return _fit_shifted(shares, losses, None, 0.0, like)[0]
+        return _fit_shifted(shares, losses, None, 0.0, like, 0.0)[0]
     shifts = SHIFTS if like is None else (like.shift,)
-    return min((_fit_shifted(shares, losses, own, shift, like) for shift in shifts), key=lambda fitted: fitted[1])[0]
+    return min(
+        (_fit_shifted(shares, losses, own, shift, like, ridge) for shift in shifts), key=lambda fitted: fitted[1]
+    )[0]
 
 
 def left_out(shares: Array, losses: Array, law: MixtureLaw, folds: int = FOLDS) -> Array:
@@ -123,17 +127,15 @@ def _own_feature(share: Array, shift: float) -> Array:
 
 
 def _fit_shifted(
-    shares: Array, losses: Array, own: int | None, shift: float, like: MixtureLaw | None
+    shares: Array, losses: Array, own: int | None, shift: float, like: MixtureLaw | None, ridge: float
 ) -> tuple[MixtureLaw, float]:
     """The law with one `shift`, and its objective with the ridge."""
     sources = shares.shape[1]
     features = shares
     low, high = (np.full(sources, bound) for bound in _SLOPES[own is not None])
-    ridge = 0.0
     if own is not None:
         features = np.column_stack([shares, _own_feature(shares[:, own], shift)])
         low, high = np.append(low, _POWER[0]), np.append(high, _POWER[1])
-        ridge = RIDGE
     low, high = np.append(0.0, low), np.append(float(losses.max()), high)
     units = np.append(1.0, 1.0 / np.sqrt((features**2).mean(axis=0) + 1e-12))
 

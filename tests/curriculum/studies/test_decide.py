@@ -56,6 +56,32 @@ def test_a_planted_optimum_is_within_its_interval_in_nine_of_ten_studies() -> No
     assert inside >= 45
 
 
+def test_an_interval_allows_for_the_ridge_of_laws_with_a_power() -> None:
+    """With little noise the ridge moves the optimum by more than resamples do."""
+    sources = ("text", "code", "math")
+    slopes = {"text": (-0.32, 0.12, 0.12), "code": (0.08, -0.52, -0.12), "math": (0.12, -0.08, -0.52)}
+    laws = {name: MixtureLaw(1.5, slopes[name], at, 0.1, 0.01, 0.0) for at, name in enumerate(sources)}
+    around, free = (0.6, 0.2, 0.2), (np.zeros(3), np.ones(3))
+    whole = tuple((law, 1 / 3) for law in laws.values())
+    optimum = programme.solve(Programme(whole, np.array(around), *free)).shares[0]
+    shares = np.random.default_rng(0).dirichlet([2.0, 1.0, 1.0], size=15)
+    arms: list[Any] = [(f"swarm-{at:02}", "swarm", mixture(sources, each), 1) for at, each in enumerate(shares)]
+    question = Question(
+        "ridge",
+        "mixture",
+        dict.fromkeys(sources, 1.0),
+        {},
+        sources,
+        mixture(sources, around),
+        resamples=10,  # type: ignore[arg-type]
+    )
+    for seed in range(3):
+        found = decide(question, evidence(arms, laws, sources, seed=seed, noise=0.0005)).proposal
+        assert found is not None
+        low, high = found.intervals["text"]
+        assert low <= optimum <= high, seed
+
+
 def test_a_wide_shown_stays_when_any_arm_is_left_out() -> None:
     """The planted gain is 20 times the noise."""
     question = replace(QUESTION, resamples=0)
