@@ -59,7 +59,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "de80b9fe2e101f0e99e9cee490859c436005863ce98bd567974542f821c224d6",
+            "bfffc2ae0c72f71354db5bd787737a31ad5a9d22f7e82e8ff0e66426c0a1d5a9",
         }
     ),
 )
