@@ -31,6 +31,8 @@ TRAINING_CODE: dict[str, str] = {
     "token files": "curriculum/data/token_files.py",
     "dataloader": "curriculum/stream/reader.py",
     "batch": "curriculum/stream/batch.py",
+    "stream": "curriculum/stream/stream.py",
+    "stage": "curriculum/stage/stage.py",
     "model": "runner/model/transformer.py",
     "rotary positions": "runner/model/rotary.py",
     "model initialisation": "runner/model/init.py",
@@ -59,7 +61,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "bfffc2ae0c72f71354db5bd787737a31ad5a9d22f7e82e8ff0e66426c0a1d5a9",
+            "ee7f2cdfcbd98ac9804fc67b40065393e9098ca2aa102dd1d35a1754ed1684e4",
         }
     ),
 )
