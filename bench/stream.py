@@ -74,7 +74,7 @@ def digest(parts: Iterable[np.ndarray]) -> str:
 
 def views(stream: Stream, ranks: int) -> dict[str, str]:
     """The digest of all that each of `ranks` reads in all steps, one rank after the other, by steps, by samples, and
-    as `runner/train/setup.py` reads it."""
+    as the reader gives it whole."""
     numbers, trained = [], []
     for rank in range(ranks):
         for step in range(stream.first_step, stream.last_step):

@@ -18,11 +18,10 @@ from curriculum.artifacts.job_process import STOP_SIGNALS, install_stop_flag
 
 STOP = install_stop_flag()  # before torch: a signal that comes while it loads must not be lost
 
-from curriculum.artifacts import checkpoints, jobs  # noqa: E402
-from curriculum.artifacts.stage_folder import Attempt, StageFolder  # noqa: E402
+from curriculum.artifacts import jobs  # noqa: E402
+from curriculum.artifacts.stage_folder import Attempt  # noqa: E402
 from curriculum.errors import CurriculumError, RunFailed  # noqa: E402
 from curriculum.fs import standard_streams  # noqa: E402
-from curriculum.stage.resume import LOCK_SECONDS, stage_lock  # noqa: E402
 from curriculum.stage.watchdog import Watchdog  # noqa: E402
 
 if TYPE_CHECKING:
@@ -82,7 +81,7 @@ def _forget_training() -> None:
 
 
 def _do(job: jobs.Job) -> int:
-    outcome: Outcome
+    outcome: Outcome | None
     try:
         outcome = JOBS[type(job)](job)
         code = 0
@@ -91,7 +90,7 @@ def _do(job: jobs.Job) -> int:
         refused = _out_of_memory(job, error) if isinstance(job, jobs.TrainJob) else None
         outcome = jobs.outcome_of(refused or error)
         code = 2 if isinstance(error, CurriculumError) else 1
-    if _rank() == 0 or code:
+    if outcome is not None and (_rank() == 0 or code):
         jobs.write_outcome(Attempt(Path(job.attempt_folder)), outcome)
     return code
 
@@ -120,24 +119,16 @@ def _joined(machine: jobs.Machine) -> Iterator[Ranks]:
     leave_ranks(ranks)
 
 
-def _train(job: jobs.TrainJob) -> Outcome:
-    folder = StageFolder(Path(job.stage_folder))
-    lock = stage_lock(folder)
-    if _rank() == 0:
-        lock.acquire(wait_seconds=LOCK_SECONDS)
-        checkpoints.refuse_links(folder)
-    try:
-        with contextlib.ExitStack() as stack:
-            # joining the other ranks may hang
-            with Watchdog(Attempt(Path(job.attempt_folder)), _rank(), job.machine.hang_limit):
-                from runner.parallel.ranks import keep_freed_memory
-                from runner.train.loop import train
+def _train(job: jobs.TrainJob) -> None:
+    with contextlib.ExitStack() as stack:
+        # joining the other ranks may hang
+        with Watchdog(Attempt(Path(job.attempt_folder)), _rank(), job.machine.hang_limit):
+            from runner.parallel.ranks import keep_freed_memory
+            from runner.train.loop import train
 
-                keep_freed_memory()
-                ranks = stack.enter_context(_joined(job.machine))
-            return train(job, ranks, STOP)
-    finally:
-        lock.release()
+            keep_freed_memory()
+            ranks = stack.enter_context(_joined(job.machine))
+        train(job, ranks, STOP)
 
 
 def _evaluate(job: jobs.EvaluateJob) -> Outcome:
@@ -220,7 +211,7 @@ def _export(job: jobs.ExportJob) -> Outcome:
     return huggingface.export(job, STOP)
 
 
-JOBS: dict[type[jobs.Job], Callable[[Any], Outcome]] = {
+JOBS: dict[type[jobs.Job], Callable[[Any], Outcome | None]] = {
     jobs.TrainJob: _train,
     jobs.EvaluateJob: _evaluate,
     jobs.PrepareJob: _prepare,
@@ -232,6 +223,7 @@ JOBS: dict[type[jobs.Job], Callable[[Any], Outcome]] = {
     jobs.HarnessJob: _benchmark,
     jobs.TaskItemsJob: _task_items,
 }
+"""What does each job. They return how it ended, or None: a stage writes it itself."""
 
 
 if __name__ == "__main__":

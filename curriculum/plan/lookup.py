@@ -18,7 +18,6 @@ from typing import Final
 import numpy as np
 
 from curriculum.plan.arrays import Integers
-from curriculum.plan.permutation import rotation
 from curriculum.plan.source import Segment
 from curriculum.plan.stage import MixtureSegment, StagePlan
 
@@ -46,14 +45,10 @@ class Occurrences:
 
     def slots(self, plan: StagePlan) -> Integers:
         """The slot of each occurrence in its step."""
-        steps, at = np.unique(self.steps(plan), return_inverse=True)
-        if not len(steps):
-            return self.sequence
-        batches = [plan.batch_of(step) for step in steps.tolist()]
-        turns = [rotation(plan.seed, step, batch) for step, batch in zip(steps.tolist(), batches, strict=True)]
-        firsts = [plan.clock.sequences_before(step - plan.first_step) for step in steps.tolist()]
-        turn, batch, first = (np.array(column, np.int64)[at] for column in (turns, batches, firsts))
-        slots: Integers = (self.sequence - first - turn) % batch
+        steps = self.steps(plan)
+        at = steps - plan.first_step
+        before, turns = plan.clock.sequences_before_each(at), plan.rotations(steps)
+        slots: Integers = (self.sequence - before - turns) % plan.clock.batches(at)
         return slots
 
 

@@ -7,15 +7,23 @@ epoch's own permutation is applied: closed-form and invertible, and no window is
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from curriculum.errors import PlanError
 from curriculum.fs import ADDED_LATER
 from curriculum.plan.arrays import Index, Integers, exact_indices, positions_by_value, same_kind
-from curriculum.plan.permutation import Permutation
+from curriculum.plan.permutation import Permutation, permuted
+
+Rows = slice | Integers
+"""Elements of an array `[n]`."""
+
+FEW = 1024
+"""Items up to which the orders of all sources are computed together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,20 +167,24 @@ class SourcePlan:
 
     def locate(self, item: Integers, *, seed: int, source: str) -> tuple[Integers, Integers]:
         """`(epoch, window)` of each item (shape `[n]`, counted over the lineage)."""
-        self.require_counted(source)
-        starts = np.array([segment.first_item for segment in self.segments], np.int64)
-        pass_number = np.empty_like(item)
-        window = np.empty_like(item)
-        for at, inside in positions_by_value(np.searchsorted(starts, item, side="right") - 1):
+        return locate_items([(source, self)], np.zeros(len(item), np.int32), item, seed=seed)
+
+    def parts(self, item: Integers) -> Iterator[tuple[Segment, int, Rows, Integers]]:
+        """`(segment, epoch, rows, positions)` of each epoch over each segment that items (`[n]`) are of.
+
+        `positions` in the epoch's order are those of `item[rows]`.
+        """
+        groups: Iterable[tuple[int, Rows]] = [(0, slice(None))]
+        if len(self.segments) > 1:
+            starts = np.array([segment.first_item for segment in self.segments], np.int64)
+            groups = positions_by_value(np.searchsorted(starts, item, side="right") - 1)
+        for at, inside in groups:
             segment = self.segments[at]
             epochs, rest = np.divmod(item[inside] - segment.first_item, segment.windows)
-            index = np.empty_like(rest)
-            for epoch, positions in positions_by_value(epochs):
-                order = self.permutation(segment, segment.pass_number + epoch, seed=seed, source=source)
-                index[positions] = rest[positions] if order is None else order(rest[positions])
-            pass_number[inside] = segment.pass_number + epochs
-            window[inside] = segment.to_windows(index)
-        return pass_number, window
+            for epoch, rows in positions_by_value(epochs):
+                whole = isinstance(rows, slice)
+                outer = inside if whole else rows if isinstance(inside, slice) else inside[rows]
+                yield segment, segment.pass_number + epoch, outer, rest if whole else rest[rows]
 
     def epochs(self, items: int) -> float:
         """How many epochs the first `items` items make."""
@@ -202,3 +214,27 @@ class SourcePlan:
             if at + 1 == len(self.segments) or begin < self.segments[at + 1].first_item:
                 return begin
         return None
+
+
+def locate_items(
+    sources: Sequence[tuple[str, SourcePlan]], number: NDArray[np.int32], item: Integers, *, seed: int
+) -> tuple[Integers, Integers]:
+    """`(epoch, window)` of each item (`[n]`, counted over the lineage) of the source with its `number` in `sources`."""
+    pass_number, window = np.empty_like(item), np.empty_like(item)
+    together: list[tuple[Permutation, Integers]] = []
+    targets: list[tuple[Segment, Rows]] = []
+    for at, slots in positions_by_value(number):
+        name, plan = sources[at]
+        plan.require_counted(name)
+        for segment, epoch, inside, position in plan.parts(item[slots]):
+            rows = inside if isinstance(slots, slice) else slots[inside]
+            order = plan.permutation(segment, epoch, seed=seed, source=name)
+            pass_number[rows] = epoch
+            if isinstance(order, Permutation) and len(item) <= FEW:
+                together.append((order, position))
+                targets.append((segment, rows))
+            else:
+                window[rows] = segment.to_windows(position if order is None else order(position))
+    for (segment, rows), index in zip(targets, permuted(together), strict=True):
+        window[rows] = segment.to_windows(index)
+    return pass_number, window

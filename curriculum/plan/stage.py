@@ -30,9 +30,9 @@ from curriculum.plan.arrays import Integers, positions_by_value
 from curriculum.plan.batch_clock import BatchChange, BatchClock
 from curriculum.plan.learning_rate import LearningRate
 from curriculum.plan.mixing import Ramp, Tree
-from curriculum.plan.permutation import ORDER_VERSION, rotation
+from curriculum.plan.permutation import ORDER_VERSION, rotations
 from curriculum.plan.ranks import require_rank, share_of_rank
-from curriculum.plan.source import SourcePlan
+from curriculum.plan.source import SourcePlan, locate_items
 
 FORMAT = 1
 
@@ -254,11 +254,14 @@ class StagePlan:
 
     def sequences_in(self, step: Integers, slot: Integers) -> Integers:
         """The number in the stage of the sequence that each `slot` of each `step` reads; the shapes broadcast."""
-        numbers = step.reshape(-1).tolist()
-        turn = {number: rotation(self.seed, number, self.batch_of(number)) for number in set(numbers)}
-        turns = np.array([turn[number] for number in numbers], np.int64).reshape(step.shape)
         batch = self.clock.batches(step - self.first_step) if self.batch_changes else self.batch_sequences
-        return self.clock.sequences_before_each(step - self.first_step) + (slot + turns) % batch
+        return self.clock.sequences_before_each(step - self.first_step) + (slot + self.rotations(step)) % batch
+
+    def rotations(self, step: Integers) -> Integers:
+        """By how many slots each `step` rotates its sequences; the shape stays."""
+        steps, inverse = np.unique(step, return_inverse=True)
+        batch = self.clock.batches(steps - self.first_step) if self.batch_changes else self.batch_sequences
+        return rotations(self.seed, steps, batch)[inverse].reshape(step.shape)
 
     def draws_at(self, sequence: Integers) -> Draws:
         """The draws of the stage's sequences numbered `sequence` (shape `[n]`)."""
@@ -271,12 +274,8 @@ class StagePlan:
             number, base = self._mixer_sources[segment.blend]
             source[inside] = number[in_mixer]
             item[inside] = base[in_mixer] + ordinal
-        pass_number = np.empty_like(item)
-        window = np.empty_like(item)
-        for at, slots in positions_by_value(source):
-            name = self.names[at]
-            pass_number[slots], window[slots] = self.sources[name].locate(item[slots], seed=self.seed, source=name)
-        return Draws(self.names, source, item, pass_number, window)
+        sources = [(name, self.sources[name]) for name in self.names]
+        return Draws(self.names, source, item, *locate_items(sources, source, item, seed=self.seed))
 
     @cached_property
     def _mixer_sources(self) -> list[tuple[NDArray[np.int32], Integers]]:

@@ -1,6 +1,7 @@
 """One process of a stage's trainer: what it reads, what it reports, when it saves, and how it ends.
 
-Read this to have another training loop train a stage; docs/job-json.md has the same as files.
+Read this to have another training loop train a stage; docs/job-json.md has the same as files. Our own trainer is a
+client, too: `runner/train/loop.py`.
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,7 +20,8 @@ from curriculum.artifacts import checkpoints, evaluations, jobs, ledger
 from curriculum.artifacts.job_process import StopFlag, install_stop_flag
 from curriculum.artifacts.stage_folder import Attempt, StageFolder, checkpoint_name
 from curriculum.errors import CheckpointError, PlanError, RunFailed
-from curriculum.plan.stage import StagePlan
+from curriculum.stage import metrics
+from curriculum.stage.agreement import Agree, first_does
 from curriculum.stage.held_out import HeldOutSets, Losses
 from curriculum.stage.resume import LOCK_SECONDS, cut_back, stage_lock, verified_state
 from curriculum.stage.saves import PendingCheckpoint, mark_done
@@ -28,38 +31,41 @@ from curriculum.stream.stream import load
 
 WITNESSED, PLANNED = "witnessed", "planned"
 
+PINS_EVERY = 1.0
+"""Seconds between two readings of the folder of pins, which may be on a slow disk of the network."""
+
 
 class Stage:
     """A stage as its trainer sees it; a context manager that holds the stage's lock and says how the trainer ended.
 
     `resume` is what it continues from, `step` the first step not yet taken, `last_step` the first that it does not
-    take. Files are touched by rank 0 alone. Every rank calls the same methods in the same order: `agree` makes their
-    answers one.
+    take. `outcome` is how it ended, once it has. Files are touched by rank 0 alone. Every rank calls the same methods
+    in the same order: `agree` makes their answers one.
     """
 
     def __init__(
-        self,
-        job: jobs.TrainJob | jobs.EvaluateJob,
-        stop: StopFlag,
-        *,
-        agree: Callable[[bool], bool],
-        rank: int,
-        world_size: int,
+        self, job: jobs.TrainJob | jobs.EvaluateJob, stop: StopFlag, *, agree: Agree, rank: int, world_size: int
     ) -> None:
         assert job.resume is not None
         self.job, self.resume, self.rank, self.world_size = job, job.resume, rank, world_size
         self.training = isinstance(job, jobs.TrainJob)
         self.folder, self.attempt = StageFolder(Path(job.stage_folder)), Attempt(Path(job.attempt_folder))
-        self.plan = StagePlan.load(Path(job.plan))
         self.stream = load(job.plan, job.data)
+        self.plan = self.stream.stages[0].plan
         self.step = job.resume.step
         self.last_step = job.last_step if isinstance(job, jobs.TrainJob) else self.step
-        self._agree, self._stop, self._stopping = agree, stop, False
+        self.stopping, self.unsaved = False, "its trainer did not save when it was asked to stop"
+        self.outcome: dict[str, Any] = {}
+        self._agree, self._stop, self._stop_answered = agree, stop, False
         self._lock = stage_lock(self.folder)
         self._watchdog = Watchdog(self.attempt, rank, job.machine.hang_limit)
         self._saved = job.resume.step if job.resume.origin == "own" else None
-        self._witnessed = True
-        self._asked_to_save = self._asked_to_evaluate = self.position
+        self._witnessed, self._records_opened = True, False
+        self._pins: dict[int, tuple[str, ...]] = {}
+        self._pins_at = -PINS_EVERY
+        self._asked_to_save = self.position
+        # where it was stopped nothing is due; where it was killed between an evaluation and its save, something is
+        self._asked_to_evaluate = self.plan.position_before(self.step - 1)
         self._since, self._spent = time.monotonic(), dict[str, float]()
 
     @property
@@ -81,60 +87,86 @@ class Stage:
     def __enter__(self) -> Self:
         self._watchdog.__enter__()
         try:
-            if self.first and isinstance(self.job, jobs.TrainJob):
-                self._lock.acquire(wait_seconds=LOCK_SECONDS)
-                self._open(self.job)
+            if isinstance(self.job, jobs.TrainJob):
+                if self.first:
+                    self._lock.acquire(wait_seconds=LOCK_SECONDS)
+                self._first_does(self._verify)  # no rank reads what rank 0 has not verified
         except BaseException as error:
             self._close(error)
             raise
-        self._agree(False)  # no rank reads what rank 0 has not verified
         self._since = time.monotonic()
         return self
 
-    def _open(self, job: jobs.TrainJob) -> None:
-        """On rank 0: verify what the stage resumes from, and cut its records back to there."""
-        folder = self.folder
-        checkpoints.refuse_links(folder)
+    def _first_does(self, work: Callable[[], object]) -> None:
+        """Have rank 0 do what may take as long as a save while the other ranks wait."""
+        self._watchdog.arm_slow()
+        first_does(work, self._agree, first=self.first, alone=self.world_size == 1)
+
+    def _verify(self) -> None:
+        """On rank 0: verify what the stage resumes from."""
+        checkpoints.refuse_links(self.folder)
         state = verified_state(self.resume, self.plan)
         self._witnessed = state is None or state.get("counted", WITNESSED) == WITNESSED
-        cut_back(folder, job.generation, self.position)
+
+    def open_records(self) -> None:
+        """Before this launch records anything: on rank 0 cut the records back to where it continues from."""
+        job, opened, self._records_opened = self.job, self._records_opened, True
+        if opened or not self.first or not isinstance(job, jobs.TrainJob):
+            return
+        cut_back(self.folder, job.generation, self.position)
         if self.resume.origin == "own":  # a kill may have come between a checkpoint and its line
-            ledger.append(folder, self._entry(job))
+            ledger.append(self.folder, self._entry(job))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         ended_well = error is None or (isinstance(error, SystemExit) and not error.code)
-        early = self._unfinished() if ended_well else error
-        self._close(early)
-        if early is not None and early is not error:
-            raise early
+        end = self._unfinished() if ended_well else error
+        if end is None:
+            try:
+                self._finish()
+            except BaseException as failure:
+                end = failure
+        self._close(end)
+        if end is not None and end is not error:
+            raise end
+
+    def _finish(self) -> None:
+        """Write `DONE` where all of the stage is trained."""
+        job = self.job
+        if isinstance(job, jobs.TrainJob):
+            self.open_records()
+            if self.position == self.plan.end:
+                self._first_does(lambda: mark_done(job, self.plan))
 
     def _close(self, error: BaseException | None) -> None:
         try:
             if error is not None:
-                outcome = jobs.outcome_of(error)
+                self.outcome = jobs.outcome_of(error)
             else:
-                outcome = {"outcome": jobs.STOPPED if self._stopped else jobs.DONE}
-                outcome |= {"position": self.position, "step": self.step}
+                self.outcome = {"outcome": jobs.STOPPED if self._stopped else jobs.DONE}
+                self.outcome |= {"position": self.position, "step": self.step}
                 if self._stopped and self._saved != self.step:
-                    outcome["unsaved"] = "its trainer did not save when it was asked to stop"
-                if self.first and isinstance(self.job, jobs.TrainJob) and self.position == self.plan.end:
-                    mark_done(self.job, self.plan)
+                    self.outcome["unsaved"] = self.unsaved
             if self.first or error is not None:
-                jobs.write_outcome(self.attempt, outcome)
+                jobs.write_outcome(self.attempt, self.outcome)
         finally:
             self._watchdog.__exit__(None, None, None)
             self._lock.release()
 
     @property
+    def ended(self) -> bool:
+        """Whether no step is to be taken any more: at the end, or once a stop was answered."""
+        return self.stopping or self.step == self.last_step
+
+    @property
     def _stopped(self) -> bool:
-        return self._stopping and self.step < self.last_step
+        return self.stopping and self.step < self.last_step
 
     def _unfinished(self) -> RunFailed | None:
         """Why the trainer may not end here; None where it may."""
         name = self.job.trainer.name if self.job.trainer else "curriculum"
-        if self.step < self.last_step and not self._stopping:
+        if self.step < self.last_step and not self.stopping:
             return RunFailed(
                 f"trainer `{name}` ended before step {self.step:,} of {self.last_step:,}, and nobody asked it to",
                 hint="it has to take every step of `stage.batches()` and report each by `stage.took()`; what was saved "
@@ -151,26 +183,35 @@ class Stage:
     # --- steps -------------------------------------------------------------------------------------------
 
     def batches(
-        self, *, rank: int | None = None, world_size: int | None = None, micro_batch: int | None = None
-    ) -> Iterator[Batch]:
+        self,
+        *,
+        rank: int | None = None,
+        world_size: int | None = None,
+        micro_batch: int | None = None,
+        groups: Mapping[int, int] | None = None,
+    ) -> Generator[Batch, None, None]:
         """This rank's micro-batches from `step` on; they end early, between two steps, once a stop was answered.
 
         PlanError where a step's batch does not divide among ranks and micro-batches, or a step was not reported.
+        `groups` as in `Stream.batches`.
         """
-        if self.should_stop():
+        if self.stopping if self._stop_answered else self.should_stop():
             return
         rank, world_size = self.rank if rank is None else rank, self.world_size if world_size is None else world_size
-        read = self.stream.batches(self.step, self.last_step, rank=rank, world_size=world_size, micro_batch=micro_batch)
-        for batch in read:
-            if batch.micro == 0 and self._stopping:
-                return
-            if batch.step != self.step:
-                raise PlanError(
-                    f"step {self.step:,} was read and not reported",
-                    hint="call `stage.took(step, loss=…)` after each update, that is once a step (`batch.last`)",
-                )
-            self._watchdog.arm()
-            yield batch
+        read = self.stream.batches(
+            self.step, self.last_step, rank=rank, world_size=world_size, micro_batch=micro_batch, groups=groups
+        )
+        with contextlib.closing(read):
+            for batch in read:
+                if batch.micro == 0 and self.stopping:
+                    return
+                if batch.step != self.step:
+                    raise PlanError(
+                        f"step {self.step:,} was read and not reported",
+                        hint="call `stage.took(step, loss=…)` after each update, that is once a step (`batch.last`)",
+                    )
+                self._watchdog.arm()
+                yield batch
 
     def took(
         self,
@@ -187,11 +228,7 @@ class Stage:
         `witness` is that of all inputs of the step, the sum modulo 2**64 over ranks and micro-batches
         (`curriculum.stream.witness`); RunFailed where it is not the plan's. `more` goes into metrics.jsonl as it is.
         """
-        if step != self.step or step >= self.last_step:
-            raise PlanError(
-                f"step {step:,} was reported, and the next one is {self.step:,} of {self.last_step:,}",
-                hint="every update is reported once, in order; steps are counted from the root, as `batch.step` is",
-            )
+        self._check_step(step)
         if witness is None:
             self._witnessed = False
         elif self.first and witness != self.stream.witness(step):
@@ -201,50 +238,65 @@ class Stage:
                 hint="the witnesses of all ranks and micro-batches are added modulo 2**64; if they are, something "
                 "between the stream and the model reorders, repeats or drops; nothing of this step was saved",
             )
+        self.open_records()
         if self.first:
             fs.append_json_line(self.folder.metrics, self._line(loss, grad_norm, source_loss, more), sync=False)
+        self.advance(step)
+
+    def advance(self, step: int) -> None:
+        """The update of `step` was made: the clock moves. `took` does it, too; this is for a line written later."""
+        self._check_step(step)
+        self.open_records()
         self.step += 1
         self._watchdog.arm()
+
+    def _check_step(self, step: int) -> None:
+        if step != self.step or step >= self.last_step:
+            raise PlanError(
+                f"step {step:,} was reported, and the next one is {self.step:,} of {self.last_step:,}",
+                hint="every update is reported once, in order; steps are counted from the root, as `batch.step` is",
+            )
 
     def _line(
         self, loss: float, grad_norm: float | None, source_loss: Mapping[str, float] | None, more: Mapping[str, float]
     ) -> dict[str, Any]:
-        plan, step = self.plan, self.step
+        plan, step, losses = self.plan, self.step, source_loss or {}
         now = time.monotonic()
         elapsed = max(now - self._since - self._spent.get("evaluation_seconds", 0.0), 1e-9)
         after, before = plan.windows_read(plan.position_after(step)), plan.windows_read(self.position)
         tokens = {name: (count - before.get(name, 0)) * plan.sequence_length for name, count in after.items()}
-        line = {
-            **more,
-            **self._spent,
-            "generation": self.job.generation,
-            "step": step,
-            "position": plan.position_after(step),
-            "loss": float(loss),
-            "lr": plan.lr(step),
-            "batch_sequences": plan.batch_of(step),
-            "tokens_per_second": plan.tokens_of(step) / elapsed,
-            "seconds": elapsed,
-            "sources": {
-                name: {"loss": float(source_loss[name]), "tokens": count}
-                for name, count in tokens.items()
-                if count and source_loss and name in source_loss
-            },
-        }
-        if grad_norm is not None:
-            line["grad_norm"] = float(grad_norm)
+        line = metrics.line(
+            plan,
+            self.job.generation,
+            step,
+            loss=loss,
+            grad_norm=grad_norm,
+            seconds=elapsed,
+            sources={name: (float(losses[name]), count) for name, count in tokens.items() if count and name in losses},
+            more={**more, **self._spent},
+        )
         self._since, self._spent = now, {}
         return dict(fs.finite_json(line))
 
-    def heartbeat(self) -> None:
-        """Give the sign of life that `batches` and `took` give: for loops that do not take `batches`, a micro-batch."""
-        self._watchdog.arm()
+    def heartbeat(self, *, slow: bool = False) -> None:
+        """Give the sign of life that `batches` and `took` give: for loops that do not take `batches`, a micro-batch.
+
+        With `slow`, what follows may take as long as a start or a save.
+        """
+        if slow:
+            self._watchdog.arm_slow()
+        else:
+            self._watchdog.arm()
 
     def should_stop(self) -> bool:
         """Whether the trainer is asked to save and end, the same on every rank; once true it stays so."""
-        asked = bool(self._stop) or (self.first and self.attempt.stop.exists())
-        self._stopping = self._agree(self._stopping or asked)
-        return self._stopping
+        self._stop_answered = True
+        self.stopping = self._agree(self._stop_is_requested())
+        return self.stopping
+
+    def _stop_is_requested(self) -> bool:
+        by_file = self.first and self.job.trainer is not None and self.attempt.stop.exists()
+        return self.stopping or bool(self._stop) or by_file
 
     # --- checkpoints -------------------------------------------------------------------------------------
 
@@ -253,13 +305,23 @@ class Stage:
         job, before, position = self.job, self._asked_to_save, self.position
         if not isinstance(job, jobs.TrainJob):
             return False
-        pinned = self.first and position in checkpoints.pinned(self.folder)
-        stopping, pinned = self.should_stop(), self._agree(pinned)
-        self._asked_to_save = position
+        stop = self._stop_is_requested()
+        requested, self._stop_answered, self._asked_to_save = self._agree(stop or self._is_pinned()), True, position
+        if requested:
+            self.stopping = self._agree(stop)
         if self._saved == self.step:
             return False
         due = jobs.due(before, position, job.checkpoint_every)
-        return stopping or pinned or due or position in job.keep or self.step == self.last_step
+        kept = position in job.keep and self.step > self.resume.step
+        return requested or due or kept or self.step == self.last_step
+
+    def _is_pinned(self) -> bool:
+        """On rank 0, whether a branch is known to start here; it is known `PINS_EVERY` after its pin."""
+        if not self.first:
+            return False
+        if (now := time.monotonic()) - self._pins_at >= PINS_EVERY:
+            self._pins, self._pins_at = checkpoints.pinned(self.folder), now
+        return self.position in self._pins
 
     @contextlib.contextmanager
     def checkpoint(self) -> Iterator[Path]:
@@ -275,35 +337,56 @@ class Stage:
             pending.abandon()
             raise
         self._agree(False)  # every rank has written
-        pending.publish()
-        self._agree(False)
+        self._first_does(pending.publish)
         self._spend("checkpoint_seconds", start)
 
-    def begin_checkpoint(self) -> PendingCheckpoint:
-        """The same for a saver that goes on in the background: write into its `folder`, then `publish()` it."""
+    def begin_checkpoint(
+        self,
+        *,
+        state: Mapping[str, Any] | None = None,
+        size: int | None = None,
+        published: Callable[[], None] = lambda: None,
+    ) -> PendingCheckpoint:
+        """The same for a saver that goes on in the background: write into its `folder`, then `publish()` it.
+
+        `state` is added to the checkpoint's state.json, `size` (bytes) is what it may take, that of the last one if
+        not given, and `published` is called on rank 0 once it is there.
+        """
         job = self.job
         if not isinstance(job, jobs.TrainJob) or self._saved == self.step:
             raise CheckpointError(
                 f"there is a checkpoint at step {self.step:,} already",
                 hint="save where `stage.should_save()` is true, once",
             )
-        self._watchdog.arm_slow()
+        self.open_records()
         folder, step, entry = self.folder, self.step, self._entry(job)
         temporary = folder.checkpoints / f".tmp-{entry.checkpoint}"
-        if self.first:
-            last = checkpoints.latest(folder)
-            checkpoints.check_room(folder.path, checkpoints.size(last.path) if last else 0)
-            fs.remove(temporary)  # of a killed save
+
+        def make_folder() -> None:
+            last = checkpoints.latest(folder) if size is None else None
+            checkpoints.check_room(folder.path, size or (checkpoints.size(last.path) if last else 0))
+            fs.remove(temporary)  # of a killed save, perhaps of more ranks
             fs.make_directory(temporary)
 
-        def published() -> None:
+        def appeared() -> None:
             if self._saved is None or self._saved < step:
                 self._saved = step
-
-        if not self.first:
             published()
-        self._agree(False)  # no rank writes before the folder is there
-        assert job.trainer is not None
+
+        self._first_does(make_folder)  # no rank writes before the folder is there
+        if not self.first:
+            self._saved = step
+        return PendingCheckpoint(
+            folder=temporary,
+            first=self.first,
+            job=job,
+            plan=self.plan,
+            state={**self._state(job), **(state or {})},
+            entry=entry,
+            published=appeared,
+        )
+
+    def _state(self, job: jobs.TrainJob) -> dict[str, Any]:
         state = {
             "generation": job.generation,
             "step": self.step,
@@ -312,13 +395,12 @@ class Stage:
             "history": self.plan.history(self.position),
             "tokenizer": self.plan.tokenizer.get("digest"),
             "windows": self.plan.windows_read(self.position),
-            "counted": WITNESSED if self._witnessed else PLANNED,
             "ranks": self.world_size,
-            "trainer": {"name": job.trainer.name, "layout": job.trainer.layout},
         }
-        return PendingCheckpoint(
-            folder=temporary, first=self.first, job=job, plan=self.plan, state=state, entry=entry, published=published
-        )
+        if job.trainer is not None:
+            state["counted"] = WITNESSED if self._witnessed else PLANNED
+            state["trainer"] = {"name": job.trainer.name, "layout": job.trainer.layout}
+        return state
 
     def _entry(self, job: jobs.TrainJob) -> ledger.Entry:
         windows = self.plan.windows_read(self.position)
@@ -347,31 +429,40 @@ class Stage:
         `micro_batch`. Every rank calls it for all windows; what rank 0 measures is recorded.
         """
         start = time.monotonic()
-        sets = HeldOutSets(self.plan, self.job.held_out)
-        measured = evaluations.read_sets(self.folder, self.job.generation, self.position)
-        names = [name for name in sets.datasets if name not in measured]
+        measured, names = self.unmeasured()
 
         def watched(tokens: Any) -> Any:
             self._watchdog.arm()
             return losses(tokens)
 
-        self._agree(False)  # no rank looks for what is measured once rank 0 has written it
-        new = sets.measure(watched, names, micro_batch)
-        if self.first and new:
-            evaluations.write_sets(self.folder, self.job.generation, self.position, self.step, new)
+        new = self.held_out.measure(watched, names, micro_batch)
+        self.record_losses(new)
         self._spend("evaluation_seconds", start)
         return {name: float(entry["loss"]) for name, entry in {**measured, **new}.items()}
+
+    @cached_property
+    def held_out(self) -> HeldOutSets:
+        return HeldOutSets(self.plan, self.job.held_out)
+
+    def unmeasured(self) -> tuple[dict[str, Any], list[str]]:
+        """What `evaluations/` has of the present weights, by source, and the names of the sets that it lacks."""
+        self.open_records()
+        measured = evaluations.read_sets(self.folder, self.job.generation, self.position)
+        # as rank 0 sees them: another may look once rank 0 has written
+        names = [name for name in self.held_out.datasets if self._agree(self.first and name not in measured)]
+        return measured, names
+
+    def record_losses(self, sets: Mapping[str, Any]) -> None:
+        """Write what `HeldOutSets.measure` gave of the present weights."""
+        if self.first and sets:
+            evaluations.write_sets(self.folder, self.job.generation, self.position, self.step, sets)
 
     def _spend(self, what: str, start: float) -> None:
         self._spent[what] = self._spent.get(what, 0.0) + time.monotonic() - start
 
 
 def join(
-    job: Path | str | None = None,
-    *,
-    agree: Callable[[bool], bool] = bool,
-    rank: int | None = None,
-    world_size: int | None = None,
+    job: Path | str | None = None, *, agree: Agree = bool, rank: int | None = None, world_size: int | None = None
 ) -> Stage:
     """The stage that this process was started to train: `with join() as stage:`.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -183,12 +183,14 @@ class Stream:
         rank: int = 0,
         world_size: int = 1,
         micro_batch: int | None = None,
+        groups: Mapping[int, int] | None = None,
         read_ahead: bool = True,
-    ) -> Iterator[Batch]:
+    ) -> Generator[Batch, None, None]:
         """The steps from `start` up to, not including, `stop`, in order, in micro-batches of `micro_batch` sequences.
 
-        To resume is to begin at another `start`. A thread reads ahead unless told otherwise. PlanError, before
-        anything is read, where a step's batch does not divide among ranks and micro-batches.
+        To resume is to begin at another `start`. A thread reads ahead unless told otherwise. `groups`, by batch, is
+        into how many groups of neighbouring slots a step is cut; a rank then takes every `world_size`-th of them and
+        not one contiguous part. PlanError, before anything is read, where a step's batch does not divide.
         """
         start, stop = self.first_step if start is None else start, self.last_step if stop is None else stop
         if not self.first_step <= start <= stop <= self.last_step:
@@ -201,11 +203,16 @@ class Stream:
                 for _, batch in stage.batch_parts(first, last):
                     share_of_rank(batch, world_size, micro_batch)
                 parts.append((stage, first, last, micro_batch))
-        return self._batches(parts, rank, world_size, read_ahead)
+        return self._batches(parts, rank, world_size, groups, read_ahead)
 
     def _batches(
-        self, parts: list[tuple[StreamStage, int, int, int | None]], rank: int, world_size: int, read_ahead: bool
-    ) -> Iterator[Batch]:
+        self,
+        parts: list[tuple[StreamStage, int, int, int | None]],
+        rank: int,
+        world_size: int,
+        groups: Mapping[int, int] | None,
+        read_ahead: bool,
+    ) -> Generator[Batch, None, None]:
         for stage, first, last, micro_batch in parts:
             read = reader.batches(
                 stage.plan,
@@ -214,6 +221,7 @@ class Stream:
                 last_step=last,
                 rank=rank,
                 ranks=world_size,
+                groups=groups,
                 read_ahead=read_ahead,
             )
             with contextlib.closing(read):
@@ -227,7 +235,7 @@ class Stream:
         """The tokens of numbered samples, in any order: `[n, sequence_length + 1]`; many at once cost far less each."""
         number = np.asarray(numbers, np.int64).reshape(-1)
         stages = self._stage_of_samples(number)
-        if number.size and stages.min() == stages.max():  # as almost always: read in place, not copied together
+        if number.size and (len(self.stages) == 1 or stages.min() == stages.max()):  # not copied together
             return self._read_samples(self.stages[int(stages[0])], number)
         tokens = np.empty((len(number), self.sequence_length + 1), np.int64)
         for at, rows in positions_by_value(stages):

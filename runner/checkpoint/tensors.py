@@ -29,9 +29,10 @@ from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.jobs import Machine
 from curriculum.errors import CheckpointError, RunFailed
+from curriculum.stage.agreement import POLL_SECONDS
 from runner.checkpoint import rank_file
 from runner.parallel.fsdp import reshard
-from runner.parallel.ranks import POLL_SECONDS, Ranks, local_part, rows_of
+from runner.parallel.ranks import Ranks, local_part, rows_of
 
 INDEX = checkpoints.INDEX
 FAILED, DIGEST = ".failed", ".blake3"  # what a rank leaves for rank 0 beside its file
@@ -77,22 +78,42 @@ class Saver:
         optimizer: torch.optim.Optimizer,
         state: Mapping[str, Any],
         published: Callable[[], None] = lambda: None,
-        sealed: Callable[[], None] = lambda: None,
+        *,
+        copy: bool = True,
+    ) -> None:
+        """Begin the checkpoint `folder` with this `state`, as `write` does; `published` is called at its end."""
+        self.wait()
+        temporary = folder.parent / f".tmp-{folder.name}"
+
+        def clear() -> None:
+            fs.remove(temporary)
+            fs.make_directory(temporary)
+
+        def publish(digests: Mapping[str, str]) -> None:
+            fs.write_json(temporary / checkpoints.STATE, value)
+            checkpoints.seal(temporary, digests)
+            fs.publish(temporary, folder)
+            published()
+
+        value = {**state, "adam_step": adam_step(optimizer)}
+        self._ranks.first_does(clear)
+        self.write(temporary, model, optimizer, publish, copy=copy)
+
+    def write(
+        self,
+        temporary: Path,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        publish: Callable[[Mapping[str, str]], None],
         *,
         copy: bool = True,
     ) -> None:
         """Begin to copy what is to be saved, or without `copy`, which all ranks say alike, return once it is published.
 
-        Every rank calls it. On rank 0 `sealed` runs before the checkpoint is published, `published` once it is durable.
+        Every rank calls it with the same empty folder, once no other save is being written. On rank 0 `publish` gets
+        the digests of the files in there and makes it a checkpoint.
         """
-        self.wait()
-        ranks, temporary = self._ranks, folder.parent / f".tmp-{folder.name}"
-
-        def clear() -> None:
-            fs.remove(temporary)  # of a killed save, perhaps of more ranks
-            fs.make_directory(temporary)
-
-        ranks.first_does(clear)
+        ranks = self._ranks
         reshard(model)
         tensors = dict(_tensors(model, optimizer))
         writes = rows_of(next(iter(tensors.values())))[2] == 0  # otherwise a lower replica writes the same rows
@@ -113,9 +134,8 @@ class Saver:
         parts = {key: local_part(tensor).detach() for key, tensor in tensors.items()} if writes else {}
         parts = {key: part for key, part in parts.items() if part.numel()}
         copied = self._staging.copy(parts) if copy else lambda: parts
-        value = {**state, "adam_step": adam_step(optimizer)}
 
-        def write() -> None:
+        def write_part() -> None:
             try:
                 written = copied()
                 self._is_copied.set()
@@ -125,11 +145,7 @@ class Saver:
                     _wait_for(files, self._patience)
                     digests = {path.name: _digest(path) for path in files}
                     fs.write_json(temporary / INDEX, index)
-                    fs.write_json(temporary / checkpoints.STATE, value)
-                    checkpoints.seal(temporary, digests)
-                    sealed()
-                    fs.publish(temporary, folder)
-                    published()
+                    publish(digests)
             except BaseException as error:
                 self._failure = error
                 self._is_copied.set()
@@ -138,7 +154,7 @@ class Saver:
 
         if copy and next(iter(tensors.values())).device.type == "cpu":
             self._is_copied.clear()
-        self._thread = threading.Thread(target=write, name="checkpoint", daemon=True)
+        self._thread = threading.Thread(target=write_part, name="checkpoint", daemon=True)
         self._thread.start()
         if not copy:
             self.wait()

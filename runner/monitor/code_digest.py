@@ -31,6 +31,8 @@ TRAINING_CODE: dict[str, str] = {
     "token files": "curriculum/data/token_files.py",
     "dataloader": "curriculum/stream/reader.py",
     "batch": "curriculum/stream/batch.py",
+    "stream": "curriculum/stream/stream.py",
+    "stage": "curriculum/stage/stage.py",
     "model": "runner/model/transformer.py",
     "rotary positions": "runner/model/rotary.py",
     "model initialisation": "runner/model/init.py",
@@ -59,7 +61,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "2e86ea0c95a9086c2693471ba3a75be0e90cdf4d1c926bc36f23d8434a9d15b6",
+            "9ddb950302725649f93c18051eb869afc334740b727402116d63f25aa623437d",
         }
     ),
 )

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from curriculum import fs
 from curriculum.plan.stage import StagePlan
+from curriculum.stage import metrics
 from runner.monitor.trackers import Trackers
 
 
@@ -128,29 +128,19 @@ class Metrics:
 
         `layer_norms` are those of each layer's gradient, where they were measured.
         """
-        rate = self.plan.tokens_of(step) / lap.seconds if lap.seconds > 0 else 0.0
-        line: dict[str, Any] = {
-            "generation": self.generation,
-            "step": step,
-            "position": self.plan.position_after(step),
-            "loss": loss,
-            "lr": self.plan.lr(step),
-            "grad_norm": grad_norm,
-            "batch_sequences": self.plan.batch_of(step),
-            "tokens_per_second": rate,
-            "seconds": lap.seconds,
-            **{f"{phase}_seconds": spent for phase, spent in sorted(lap.phases().items())},
-            **lap.memory,
-            "sources": {
-                name: {"loss": total / tokens, "tokens": tokens}
-                for name, total, tokens in zip(
-                    self.plan.names, source_loss.tolist(), source_tokens.tolist(), strict=True
-                )
-                if tokens
-            },
-        }
+        sources = zip(self.plan.names, source_loss.tolist(), source_tokens.tolist(), strict=True)
+        line = metrics.line(
+            self.plan,
+            self.generation,
+            step,
+            loss=loss,
+            grad_norm=grad_norm,
+            seconds=lap.seconds,
+            sources={name: (total / tokens, tokens) for name, total, tokens in sources if tokens},
+            more={**{f"{phase}_seconds": spent for phase, spent in sorted(lap.phases().items())}, **lap.memory},
+        )
         if self.mfu_of_one is not None:
-            line["mfu"] = rate * self.mfu_of_one
+            line["mfu"] = line["tokens_per_second"] * self.mfu_of_one
         if lap.evaluation:
             line["evaluation_seconds"] = lap.evaluation
         if layer_norms:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -19,9 +17,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from curriculum.errors import PlanError
+from curriculum.stage import agreement
 
 TIMEOUT = timedelta(minutes=10)
-POLL_SECONDS = 0.05
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
@@ -84,25 +82,12 @@ class Ranks:
             dist.barrier(group=self.saving)
 
     def wait_until(self, done: Callable[[], bool]) -> None:
-        """Until it is done on every rank.
-
-        The ranks ask each other again and again: a collective that waits for a slow disk would pass its timeout.
-        """
-        while self.any(not done()):
-            if self.size > 1:
-                time.sleep(POLL_SECONDS)
+        """Until it is done on every rank, however long it takes."""
+        agreement.wait_until(done, self.any, alone=self.size == 1)
 
     def first_does(self, work: Callable[[], object]) -> None:
         """Have rank 0 do the work while the others wait, however long it takes; an error is raised on rank 0."""
-        if self.size == 1:
-            work()
-        elif not self.first:
-            self.wait_until(lambda: True)
-        else:
-            with ThreadPoolExecutor(1) as pool:
-                working = pool.submit(work)
-                self.wait_until(lambda: bool(wait([working], POLL_SECONDS).done))
-            working.result()
+        agreement.first_does(work, self.any, first=self.first, alone=self.size == 1)
 
 
 def join_ranks(device: str, threads: int | None = None) -> Ranks:

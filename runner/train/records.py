@@ -1,4 +1,4 @@
-"""What a run records of each step: metrics, trackers and events, cut back to the position that it continues from."""
+"""What a run records of each step: metrics, trackers and events."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from curriculum.artifacts import anomalies, evaluations, ledger
+from curriculum.artifacts import anomalies
 from curriculum.plan.model import FLOPS_CONVENTION
-from curriculum.stage.resume import cut_back
 from curriculum.stream import reader
 from runner.monitor import environment, hardware, spikes, trackers
 from runner.monitor.metrics import Lap, Metrics
@@ -23,32 +22,29 @@ class Records:
 
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
-        ranks, state = setup.ranks, setup.state
-        record = environment.compare(setup.job, ranks, resumed=state.saved_at is not None)
-        recent = spikes.losses_before(setup.folder.metrics, state.position) if ranks.first else None
+        ranks, stage = setup.ranks, setup.stage
+        record = environment.compare(setup.job, ranks, resumed=stage.resume.origin == "own")
+        recent = spikes.losses_before(stage.folder.metrics, stage.position) if ranks.first else None
         self._detector = spikes.SpikeDetector(ranks.agree(recent))
         self._metrics = self._open(record) if ranks.first else None
 
     def _open(self, record: dict[str, Any]) -> Metrics:
-        """On rank 0: cut every record back to the state's position, then open metrics and trackers."""
-        setup, job, position = self._setup, self._setup.job, self._setup.state.position
-        folder, plan = setup.folder, setup.plan
+        """On rank 0: open metrics and trackers, which want the records as the attempt before left them."""
+        setup, stage, job, plan = self._setup, self._setup.stage, self._setup.job, self._setup.plan
         curves = trackers.start(
             job.machine.trackers,
-            folder=folder,
+            folder=stage.folder,
             generation=job.generation,
             lineage=job.lineage,
-            resumed_at=position,
+            resumed_at=stage.position,
             config={"fingerprint": plan.fingerprint, **plan.labels},
-            first=not setup.attempt.previous(),
+            first=not stage.attempt.previous(),
         )
-        cut_back(folder, job.generation, position)
-        if setup.state.saved_at is not None:  # a kill may have come between a checkpoint and its line
-            ledger.append(folder, setup.state.entry(plan, job))
+        stage.open_records()
         peak = hardware.peak_flops(job.machine, setup.ranks)
         flops = setup.model.config.flops_per_token(plan.sequence_length)
         metrics = Metrics(
-            folder.metrics,
+            stage.folder.metrics,
             plan,
             generation=job.generation,
             trackers=curves,
@@ -56,7 +52,7 @@ class Records:
         )
         record |= {"micro_batch": setup.micro_batch, "groups": _groups(setup)}
         record |= {"flops_per_token": flops, "peak_flops": peak, "flops_convention": FLOPS_CONVENTION}
-        environment.write(setup.attempt, record)
+        environment.write(stage.attempt, record)
         return metrics
 
     def step(
@@ -113,16 +109,13 @@ class Records:
                 grad_norm=grad_norm,
                 spike=spike,
             )
-            spikes.record(setup.folder, event)
+            spikes.record(setup.stage.folder, event)
 
     def evaluated(self, sets: Mapping[str, Any], *, new: bool) -> None:
-        """Send held-out losses at the state's position to the trackers; `new` ones are also written to the disk."""
-        if self._metrics is None:
-            return
-        setup, state = self._setup, self._setup.state
-        if new:
-            evaluations.write_sets(setup.folder, setup.job.generation, state.position, state.step, sets)
-        self._metrics.trackers.evaluated(state.position, sets, new=new or not setup.attempt.previous())
+        """Send held-out losses of the present weights to the trackers; `new` ones were measured in this attempt."""
+        if self._metrics is not None:
+            stage = self._setup.stage
+            self._metrics.trackers.evaluated(stage.position, sets, new=new or not stage.attempt.previous())
 
 
 def _groups(setup: Setup) -> int | list[int] | None:

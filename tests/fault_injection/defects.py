@@ -54,9 +54,9 @@ DEFECTS = (
     ),
     Defect(
         "a resumed run goes on one step too far",
-        "runner.train.setup",
-        "            first_step=self.state.step,\n",
-        "            first_step=self.state.step + (self.state.saved_at is not None),\n",
+        "curriculum.stage.stage",
+        "        self.step = job.resume.step\n",
+        '        self.step = job.resume.step + (job.resume.origin == "own")\n',
         "R1",
     ),
     Defect(

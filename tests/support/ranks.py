@@ -133,7 +133,7 @@ def run(setting: Setting, ranks: Ranks) -> tuple[dict[str, Any], dict[str, torch
         with Exchanges() as seen:
             slot_losses = forward_backward(model, read, 2, plan)
         numbers.setdefault("exchanges", dict(seen.counts))
-        sums, _ = count(State(0, 0), read, slot_losses.numpy(), True, ranks)
+        sums, _ = count(State(), read, slot_losses.numpy(), True, ranks)
         numbers["losses"].append(sums.tolist())
         if step == 0:
             tensors = {f"gradient of {name}": whole(p.grad) for name, p in model.named_parameters()}

@@ -25,6 +25,7 @@ from curriculum.compiler import prepared_text
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.errors import NotFound, PlanError, RunFailed
+from curriculum.stream import Batch
 from runner.parallel.ranks import Ranks
 from runner.train import loop
 from runner.train.state import State
@@ -354,9 +355,9 @@ def test_a_trainer_whose_count_parts_from_the_plan_stops_before_it_saves(
     assert isinstance(job, jobs.TrainJob)
     honest = loop.count
 
-    def forgetful(state: State, *rest: Any, **more: Any) -> Any:
-        counted = honest(state, *rest, **more)
-        state.windows["prose"] -= state.step == 3
+    def forgetful(state: State, batch: Batch, *rest: Any, **more: Any) -> Any:
+        counted = honest(state, batch, *rest, **more)
+        state.windows["prose"] -= batch.step == 3
         return counted
 
     monkeypatch.setattr(loop, "count", forgetful)

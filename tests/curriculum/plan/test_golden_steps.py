@@ -128,5 +128,5 @@ def test_a_digest_sees_a_single_slot(monkeypatch: pytest.MonkeyPatch) -> None:
     from curriculum.plan import stage as plan_stage
 
     right = digests("v1.1", "full")
-    monkeypatch.setattr(plan_stage, "rotation", lambda seed, step, batch: 0)
+    monkeypatch.setattr(plan_stage, "rotations", lambda seed, steps, batch: np.zeros_like(steps))
     assert not set(right.items()) & set(digests("v1.1", "full").items())

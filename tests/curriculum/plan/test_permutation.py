@@ -14,7 +14,7 @@ from hypothesis import given, settings, strategies as st
 
 from curriculum.plan import permutation
 from curriculum.plan.arrays import exact_indices
-from curriculum.plan.permutation import LARGEST_SIZE, Permutation, rotation
+from curriculum.plan.permutation import LARGEST_SIZE, Permutation, permuted, rotation, rotations
 
 NUMBERS = st.integers(min_value=-(2**70), max_value=2**70)
 
@@ -330,3 +330,28 @@ def test_the_arithmetic_spelled_out_in_whole_numbers_agrees(size: int, seed: int
         if cell < size:
             break
     assert order(size, seed=seed, source="code", pass_number=2)(k) == cell
+
+
+# --- many at once ----------------------------------------------------------------------------------------
+
+
+def test_orders_computed_together_give_what_each_gives_alone() -> None:
+    draw = np.random.default_rng(0)
+    sizes = [1, 2, 3, 36, 256, 257, 10_007, 2**39 + 1, LARGEST_SIZE]  # small grids take more rounds
+    parts = [(order(size, pass_number=size), draw.integers(0, size, count)) for count, size in enumerate(sizes)]
+    for (alone, positions), windows in zip(parts, permuted(parts), strict=True):
+        assert np.array_equal(windows, alone(positions))
+    assert permuted([]) == []
+    for outside in (-1, 36):
+        with pytest.raises(ValueError, match=f"a place in the order must be from 0 to 35, not {outside}"):
+            permuted([*parts, (order(36), np.array([3, outside]))])
+
+
+@pytest.mark.parametrize("batch", [1, 896, 2**32 - 1, 2**32, 2**40])
+def test_rotations_of_many_steps_are_those_of_each(batch: int) -> None:
+    steps = np.array([0, 7, 9, 10, 99, 100, 10**9, 10**12])
+    assert rotations(3407, steps, batch).tolist() == [rotation(3407, step, batch) for step in steps.tolist()]
+    batches = np.arange(1, 9) * batch
+    each = zip(steps.tolist(), batches.tolist(), strict=True)
+    assert rotations(3407, steps, batches).tolist() == [rotation(3407, step, sequences) for step, sequences in each]
+    assert rotations(3407, steps[:0], batch).tolist() == []

@@ -118,7 +118,7 @@ def test_the_losses_of_a_step_are_summed_by_source_and_the_gradient_is_of_their_
     initialise(model, plan.seed)
     step = steps.batch(plan, 0, small.ALONE)
     slots = forward_backward(model, step, 2, plan)
-    state = State(0, 0)
+    state = State()
     sums, windows = count(state, step, slots.numpy(), True, small.ALONE)
     gradient = model.norm.weight.grad.clone()
 

@@ -19,7 +19,8 @@ from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.artifacts.timing import of_attempt
 from curriculum.execution.notices import AttemptNotices
-from curriculum.stage.watchdog import Watchdog
+from curriculum.stage import Stage
+from curriculum.stage.resume import decided
 from runner.checkpoint.rank_file import Staging
 from runner.monitor import hardware
 from runner.train import loop, saves
@@ -53,7 +54,7 @@ def test_a_stage_in_short_memory_waits_for_its_saves_says_so_and_ends_in_the_sam
 def test_the_copy_of_a_save_is_made_beside_the_next_step_and_complete_before_its_update(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = replace(job_of(finished, tmp_path / "at-once"), checkpoint_every=256, stop_at=1024)
+    job = decided(replace(job_of(finished, tmp_path / "at-once"), checkpoint_every=256, stop_at=1024))
     loop.train(job, ALONE, StopFlag())
     late = replace(
         job, stage_folder=str(tmp_path / "late"), attempt_folder=str(tmp_path / "late/attempt"), generation=0
@@ -96,18 +97,19 @@ def test_a_save_copies_the_state_only_where_the_node_has_the_memory_and_it_is_fr
 ) -> None:
     monkeypatch.setattr(hardware, "host_memory", lambda: (memory, free))
     job = job_of(finished, tmp_path / "basic")
-    setup = set_up(job, ALONE)
+    setup = set_up(Stage(job, StopFlag(), agree=bool, rank=0, world_size=1), ALONE)
     assert saves.Saves(setup, None)._room_for_copies() is copies  # type: ignore[arg-type]
 
 
 def test_every_rank_empties_its_stopwatch_at_every_step(finished: Path, tmp_path: Path) -> None:
     job = job_of(finished, tmp_path / "basic")
-    with Watchdog(Attempt(Path(job.attempt_folder)), 1, 600.0) as watchdog:
-        trainer = loop.Trainer(set_up(job, ALONE), watchdog)
+    with Stage(job, StopFlag(), agree=bool, rank=0, world_size=1) as stage:
+        trainer = loop.Trainer(set_up(stage, ALONE), StopFlag())
         trainer.records._metrics = None  # as on every rank but the first
-        batches = trainer.setup.batches()
+        batches = stage.batches()
         trainer.step(batches)
         batches.close()
+        stage.stopping = True
     assert trainer.stopwatch.lap().phases() == {}
 
 

@@ -23,6 +23,7 @@ from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import RunFailed
 from curriculum.plan.stage import StagePlan
+from curriculum.stage import Stage
 from curriculum.stage.resume import decided
 from runner.parallel.ranks import Ranks
 from runner.train import loop, state, step
@@ -301,7 +302,7 @@ def test_a_gradient_that_is_not_finite_makes_no_update_and_the_clock_goes_on(
 def test_a_step_s_figures_are_read_once_the_next_one_is_on_the_device(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = replace(job_of(finished, tmp_path / "basic"), stop_at=1024)
+    job = decided(replace(job_of(finished, tmp_path / "basic"), stop_at=1024))
     metrics, written, apply = Path(job.stage_folder) / "metrics.jsonl", [], loop.update
 
     def watched(*arguments: Any, **options: Any) -> torch.Tensor:
@@ -319,7 +320,7 @@ def test_the_figures_of_the_step_before_a_save_are_in_its_checkpoint(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gradients_not_finite(monkeypatch, lambda step: step == 3)
-    job = replace(job_of(finished, tmp_path / "basic"), stop_at=1024)
+    job = decided(replace(job_of(finished, tmp_path / "basic"), stop_at=1024))
     loop.train(job, ALONE, StopFlag())
     saved = checkpoints.latest(StageFolder(Path(job.stage_folder)))
     assert saved is not None
@@ -398,13 +399,17 @@ def test_a_kill_between_a_checkpoint_and_its_ledger_line_is_put_right_by_going_o
 ) -> None:
     job = job_of(finished, tmp_path / "basic")
     folder = Path(job.stage_folder)
-    loop.train(replace(job, stop_at=2048), ALONE, StopFlag())
+    loop.train(decided(replace(job, stop_at=2048)), ALONE, StopFlag())
     assert [entry.position for entry in ledger.read(StageFolder(folder))] == [1024, 2048]
     (StageFolder(folder).ledger).write_bytes((StageFolder(folder).ledger).read_bytes().splitlines(keepends=True)[0])
     (tmp_path / "again").mkdir()
     loop.train(decided(replace(job, attempt_folder=str(tmp_path / "again"))), ALONE, StopFlag())
     assert [entry.position for entry in ledger.read(StageFolder(folder))] == [1024, 2048, 3072, 4096, 5120, 6144]
     assert json.loads((folder / "DONE").read_bytes()) == done(finished, "trunk", "basic")
+
+
+def stage_of(job: jobs.TrainJob) -> Stage:
+    return Stage(job, StopFlag(), agree=bool, rank=0, world_size=1)
 
 
 def test_only_a_stage_without_a_checkpoint_draws_its_weights(
@@ -414,8 +419,8 @@ def test_only_a_stage_without_a_checkpoint_draws_its_weights(
     draw = state.draw_weights
     monkeypatch.setattr(state, "draw_weights", lambda model, seed: (drawn.append(seed), draw(model, seed)))
     job = job_of(finished, tmp_path / "basic")
-    set_up(job, ALONE)
+    set_up(stage_of(job), ALONE)
     assert len(drawn) == 1
     again = stage(finished, "trunk", "basic")
-    set_up(decided(replace(job, stage_folder=str(again))), ALONE)
+    set_up(stage_of(decided(replace(job, stage_folder=str(again)))), ALONE)
     assert len(drawn) == 1, "a checkpoint is loaded without"
