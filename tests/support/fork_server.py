@@ -32,7 +32,8 @@ import time
 import traceback
 import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NoReturn
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar, NoReturn
 
 PACKAGES = ("curriculum", "runner")
 LARGEST_REQUEST = 1 << 17
@@ -44,6 +45,8 @@ SEARCHED = list(sys.path[1:])
 """Where modules are looked for, without the folder of this file."""
 COLLECTED_AFTER = gc.get_threshold()
 started_by_interpreter = subprocess.Popen
+start_of_thread = threading.Thread.start
+start_of_pool = ThreadPoolExecutor.__init__
 
 
 def import_everything() -> None:
@@ -57,6 +60,8 @@ def import_everything() -> None:
     _of_torchrun()
     importlib.import_module("awkward")  # by the first preparation of text
     importlib.import_module("gigatoken.gigatoken_rs")
+    for name in ("optimize", "signal", "stats"):  # by the fits of a study
+        importlib.import_module(f"scipy.{name}")
     importlib.import_module("runner.monitor.code_digest").training_code()
 
 
@@ -110,10 +115,14 @@ def run_python(arguments: Sequence[str], environment: Mapping[str, str]) -> NoRe
         os._exit(code)
 
 
-def _as_a_fresh_interpreter(environment: Mapping[str, str], searched_first: str) -> None:
-    """Undo what a child inherits and a new process would not have."""
+def _default_signals() -> None:
     for number in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:
         signal.signal(number, signal.SIG_DFL)
+
+
+def _as_a_fresh_interpreter(environment: Mapping[str, str], searched_first: str) -> None:
+    """Undo what a child inherits and a new process would not have."""
+    _default_signals()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -146,11 +155,16 @@ def _stream(descriptor: int, errors: str, *, line_buffering: bool, write_through
 class ForkedPopen(subprocess.Popen):  # type: ignore[type-arg]
     """A Popen that forks the process which has imported a job's modules already, instead of starting another.
 
-    Only a job, torchrun or another trainer of one process, and only from a process without further threads: a lock
-    that one of them holds would stay held in the child for ever. Anything else is started as always.
+    Only a job, torchrun or another trainer of one process, and never from a process with threads: a lock that one of
+    them holds would stay held in the child for ever. Such a process has its jobs forked from `server`. Anything else is
+    started as always.
     """
 
     despite_threads = False
+    server: ClassVar[str | None] = None
+    """The address of a server that was forked from this process before its first thread, and ends with it."""
+    connection: socket.socket | None = None
+    """To the server, which sends the exit status of its child."""
 
     def _execute_child(
         self,
@@ -171,7 +185,7 @@ class ForkedPopen(subprocess.Popen):  # type: ignore[type-arg]
             and close_fds
             and not pass_fds
             and env is not None
-            and (self.despite_threads or threads() == 1)
+            and (self.despite_threads or threads() == 1 or self.server is not None)
         )
         if not forked:
             super()._execute_child(  # type: ignore[misc]
@@ -187,26 +201,109 @@ class ForkedPopen(subprocess.Popen):  # type: ignore[type-arg]
         assert process_group == -1
         sys.stdout.flush()
         sys.stderr.flush()
+        streams = [number if own == -1 else own for number, own in enumerate((p2cread, c2pwrite, errwrite))]
+        if threads() > 1 and not self.despite_threads:
+            assert start_new_session
+            assert preexec_fn is not None, "a job ends with what has started it"
+            self._fork_from_server({"arguments": args[1:], "folder": cwd, "environment": dict(env)}, streams)
+            return
         self.pid = os.fork()
         self._child_created = True
         if self.pid:
             return
         try:
-            for source, target in ((p2cread, 0), (c2pwrite, 1), (errwrite, 2)):
-                if source != -1:
-                    os.dup2(source, target)
+            for target, source in enumerate(streams):
+                os.dup2(source, target)
             if cwd is not None:
                 os.chdir(cwd)
             if start_new_session:
                 os.setsid()
             if preexec_fn is not None:
                 preexec_fn()
-            if args[1:3] != ["-m", "curriculum"]:  # what a job starts is its own
-                subprocess.Popen = started_by_interpreter  # type: ignore[misc]
+            if args[1:3] != ["-m", "curriculum"]:
+                _start_jobs_as_always()
+            ForkedPopen.server = None
             os.closerange(3, os.sysconf("SC_OPEN_MAX"))
             run_python(args[1:], env)
         finally:
             os._exit(255)
+
+    def _fork_from_server(self, request: Mapping[str, Any], streams: Sequence[int]) -> None:
+        assert self.server is not None
+        asked = {**request, "folder": os.fspath(request["folder"] or os.getcwd()), "is_job": True}
+        self.connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.connection.connect(self.server)
+        socket.send_fds(self.connection, [json.dumps(asked).encode()], streams)
+        message, (process, *_), *_ = socket.recv_fds(self.connection, 1024, 1)
+        os.close(process)
+        self.pid = int(message)
+        self._child_created = True
+
+    def _internal_poll(self, _deadstate: int | None = None) -> int | None:  # type: ignore[override]
+        wait = os.waitpid if self.connection is None else self._wait_for_server
+        return super()._internal_poll(_deadstate, _waitpid=wait)  # type: ignore[misc, no-any-return]
+
+    def _try_wait(self, wait_flags: int) -> tuple[int, int]:
+        wait = os.waitpid if self.connection is None else self._wait_for_server
+        return wait(self.pid, wait_flags)
+
+    def _wait_for_server(self, pid: int, flags: int) -> tuple[int, int]:
+        """As `os.waitpid`, of a process that is the server's child."""
+        assert self.connection is not None
+        try:
+            status = self.connection.recv(1024, socket.MSG_DONTWAIT if flags & os.WNOHANG else 0)
+        except BlockingIOError:
+            return 0, 0
+        code = int(status or -signal.SIGKILL)
+        return pid, code << 8 if code >= 0 else -code
+
+
+def _fork_jobs_of_threads() -> None:
+    """In a forked command: have a server forked before its first thread begins, and before what begins threads."""
+
+    def after_server(call: Callable[..., None]) -> Callable[..., None]:
+        def called(*arguments: Any, **options: Any) -> None:
+            if ForkedPopen.server is None and threads() == 1:
+                ForkedPopen.server = start_server()
+            call(*arguments, **options)
+
+        return called
+
+    threading.Thread.start = after_server(start_of_thread)  # type: ignore[method-assign]
+    # it begins threads while it holds a lock that a fork takes
+    ThreadPoolExecutor.__init__ = after_server(start_of_pool)  # type: ignore[method-assign]
+
+
+def _start_jobs_as_always() -> None:
+    subprocess.Popen = started_by_interpreter  # type: ignore[misc]
+    threading.Thread.start = start_of_thread  # type: ignore[method-assign]
+    ThreadPoolExecutor.__init__ = start_of_pool  # type: ignore[method-assign]
+
+
+def start_server() -> str:
+    """Fork a server from this process, which ends with this thread; its address."""
+    from curriculum.artifacts.job_process import terminate_with_parent
+
+    parent = os.getpid()
+    address = f"\0curriculum-tests-{parent}"  # of no file
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listening.bind(address)
+    listening.listen(64)
+    if os.fork():
+        listening.close()
+        return address
+    try:
+        os.setsid()  # Ctrl-C is for its parent
+        _default_signals()
+        terminate_with_parent()
+        _start_jobs_as_always()
+        with open(os.devnull, "r+b") as nothing:
+            for number in range(3):
+                os.dup2(nothing.fileno(), number)
+        if os.getppid() == parent:
+            serve(listening, until=None)
+    finally:
+        os._exit(255)
 
 
 class RankPopen(ForkedPopen):
@@ -225,6 +322,8 @@ def _is_forked(arguments: Sequence[str]) -> bool:
 
 def answer(connection: socket.socket) -> tuple[int, int] | None:
     """Fork the child that a connection asks for; its process id and a descriptor of it. None when no request comes."""
+    from curriculum.artifacts.job_process import terminate_with_parent
+
     message, descriptors, _, _ = socket.recv_fds(connection, LARGEST_REQUEST, 3)
     if not message:
         return None
@@ -236,27 +335,34 @@ def answer(connection: socket.socket) -> tuple[int, int] | None:
         for descriptor in descriptors:
             os.close(descriptor)
         process = os.pidfd_open(pid)
-        socket.send_fds(connection, [b"forked"], [process])
+        socket.send_fds(connection, [str(pid).encode()], [process])
         return pid, process
     try:
         for target, source in enumerate(descriptors):
             os.dup2(source, target)
         os.closerange(3, os.sysconf("SC_OPEN_MAX"))
         os.chdir(request["folder"])
-        subprocess.Popen = ForkedPopen  # type: ignore[misc]
+        if request.get("is_job"):
+            os.setsid()
+            terminate_with_parent()
+        else:
+            subprocess.Popen = ForkedPopen  # type: ignore[misc]
+            if request["arguments"][:2] == ["-m", "curriculum"]:
+                _fork_jobs_of_threads()
         run_python(request["arguments"], request["environment"])
     finally:
         os._exit(255)
 
 
-def serve(listening: socket.socket) -> None:
-    """Answer until the standard input ends; several children may run at a time."""
+def serve(listening: socket.socket, until: int | None) -> None:
+    """Answer until the descriptor `until` ends; several children may run at a time."""
     with selectors.DefaultSelector() as selector:
-        selector.register(0, selectors.EVENT_READ)
+        if until is not None:
+            selector.register(until, selectors.EVENT_READ)
         selector.register(listening, selectors.EVENT_READ)
         while True:
             for key, _ in selector.select():
-                if key.fd == 0:
+                if key.fd == until:
                     return
                 if key.fileobj is listening:
                     connection = listening.accept()[0]
@@ -283,7 +389,7 @@ def main() -> None:
     gc.freeze()
     listening.listen(64)
     print("ready", flush=True)
-    serve(listening)
+    serve(listening, until=0)
 
 
 if __name__ == "__main__":
