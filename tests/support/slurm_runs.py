@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import commands
 from projects import TRUNK
 from slurm_cluster import ask
 
@@ -22,31 +22,25 @@ HEAD = TRUNK.partition("every:")[0].replace("horizon: 12288", "horizon: 286720")
 
 @dataclass(frozen=True, slots=True)
 class Here:
-    """A project and the command line in it."""
+    """A project and the command line in it, whose jobs on Slurm are processes of their own as ever."""
 
     root: Path
 
     def say(self, *words: str, refused: bool = False) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "curriculum", *words],
-            cwd=self.root,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            timeout=300,
-            check=False,
-        )
+        done = commands.run(*words, folder=self.root, timeout=300)
         output = done.stdout + done.stderr
         assert (done.returncode != 0) == refused, f"curriculum {' '.join(words)}\n{output}{self.logs()}"
         return output
 
-    def begin(self, *words: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(
-            [sys.executable, "-m", "curriculum", *words],
-            cwd=self.root,
-            stdout=subprocess.DEVNULL,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+    def begin(self, *words: str) -> commands.Forked | subprocess.Popen[bytes]:
+        with (self.root / "begun.log").open("ab") as log:
+            return commands.start(
+                *words,
+                folder=self.root,
+                environment={**os.environ, "OMP_NUM_THREADS": "1"},
+                out=log.fileno(),
+                err=log.fileno(),
+            )
 
     def run(self, name: str, machine: str, **more: Any) -> str:
         return self.say("run", name, "--size", "full", "--machine", machine, **more)

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import pytest
 from projects import write_small_project
 from slurm_cluster import wait_for
@@ -24,15 +23,7 @@ cluster: {launcher: slurm, nodes: 2, processes: 2, device: cpu, threads: 1}
 
 
 def say(root: Path, *words: str, refused: bool = False) -> str:
-    done = subprocess.run(
-        [sys.executable, "-m", "curriculum", *words],
-        cwd=root,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        timeout=300,
-        check=False,
-    )
+    done = commands.run(*words, folder=root, timeout=300)
     assert (done.returncode != 0) == refused, done.stdout + done.stderr
     return done.stdout + done.stderr
 
