@@ -14,8 +14,11 @@ from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder
 
 
-def run_killed(project: Path, folder: StageFolder, *words: str, kills: int) -> None:
-    """`curriculum run WORDS` until the stage of `folder` is done, killed `kills` times inside it."""
+def run_killed(project: Path, folder: StageFolder, *words: str, kills: int, fresh: bool = True) -> None:
+    """`curriculum run WORDS` until the stage of `folder` is done, killed `kills` times inside it.
+
+    With `fresh` the first is started as a person does, the others are forked.
+    """
     for number in range(kills + 1):
         before = checkpoints.latest(folder)
         with (project / "log").open("a") as log:
@@ -25,7 +28,7 @@ def run_killed(project: Path, folder: StageFolder, *words: str, kills: int) -> N
                 environment={**os.environ, "OMP_NUM_THREADS": "1"},
                 out=log.fileno(),
                 err=log.fileno(),
-                fresh=number == 0,  # the first as a person starts it, the others forked
+                fresh=fresh and number == 0,
             )
         deadline = time.monotonic() + 120
         while number < kills:

@@ -6,9 +6,7 @@ import json
 import math
 import os
 import shutil
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -240,18 +238,17 @@ def test_files_that_no_longer_tell_what_was_trained_are_not_made_into_a_card(
 
 def test_killed_and_run_again_an_import_ends_with_the_same_bits(finished: Path, drafted: Path, tmp_path: Path) -> None:
     project = Path(shutil.copytree(drafted, tmp_path / "project"))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "curriculum", "run", "mine", *FULL],
-        cwd=project,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
-    while checkpoints.latest(StageFolder(project / STAGE)) is None and process.poll() is None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with (tmp_path / "said.txt").open("w") as said:
+        process = commands.start(
+            *("run", "mine", *FULL), folder=project, environment=environment, out=said.fileno(), err=said.fileno()
+        )
+    until = time.monotonic() + 120
+    while checkpoints.latest(StageFolder(project / STAGE)) is None:
+        assert time.monotonic() < until, (tmp_path / "said.txt").read_text()
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.wait(timeout=60)
     assert not (project / STAGE / "DONE").exists()
     command(project, "run", "mine", *FULL)
     assert (project / STAGE / "DONE").read_bytes() == (finished / STAGE / "DONE").read_bytes()

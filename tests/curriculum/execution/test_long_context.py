@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -137,20 +134,17 @@ def test_a_long_stage_that_was_killed_ends_with_the_same_bits(finished: Path, tm
     for stage in ("longest", "shorter"):
         shutil.rmtree(folder(project, f"grown/{stage}"))
     metrics = folder(project, "grown/longest") / "metrics.jsonl"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "curriculum", "run", "grown", "--size", "full"],
-        cwd=project,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    words = ("run", "grown", "--size", "full")
+    with (tmp_path / "said.txt").open("w") as said:
+        process = commands.start(*words, folder=project, environment=environment, out=said.fileno(), err=said.fileno())
     until = time.monotonic() + 120
-    while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= 3) and time.monotonic() < until:
-        assert process.poll() is None, "it ended before it could be killed"
+    while not (metrics.exists() and metrics.read_bytes().count(b"\n") >= 3):
+        assert time.monotonic() < until, (tmp_path / "said.txt").read_text()
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.wait(timeout=60)
+    assert not (folder(project, "grown/shorter") / "DONE").exists(), "it ended before it could be killed"
     commands.run("run", "grown", "--size", "full", folder=project, check=True)
     for stage in ("grown/longest", "grown/shorter"):
         assert json.loads((folder(project, stage) / "DONE").read_bytes()) == json.loads(

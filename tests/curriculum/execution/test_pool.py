@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -122,22 +121,18 @@ def test_stopped_or_killed_while_several_train_the_same_command_ends_with_the_sa
     finished: Path, tmp_path: Path, number: signal.Signals, pooled: Path
 ) -> None:
     project = with_variants(finished, tmp_path / "project")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "curriculum", "run", *PAIR, *FULL],
-        cwd=project,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-        text=True,
-    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with (tmp_path / "said.txt").open("w") as out:
+        process = commands.start(
+            *("run", *PAIR, *FULL), folder=project, environment=environment, out=out.fileno(), err=out.fileno()
+        )
     until = time.monotonic() + 120
     while not any(folder(project, name).metrics.exists() for name in OWN) and time.monotonic() < until:
         time.sleep(0.002)
     process.send_signal(number)
-    said, _ = process.communicate(timeout=60)
+    code, said = process.wait(timeout=60), (tmp_path / "said.txt").read_text()
     if number == signal.SIGINT:
-        assert process.returncode == 130, said
+        assert code == 130, said
         assert f"stopped and saved; resume with: curriculum run {' '.join(PAIR)}" in said
         started = [name for name in OWN if folder(project, name).metrics.exists()]
         assert started

@@ -75,23 +75,24 @@ def write(project: Path, script: str, machine: dict[str, object] | None = None, 
 def test_a_trainer_that_is_asked_to_stop_saves_where_it_is_and_resumes_from_there(project: Path, stop: str) -> None:
     write(project, TRAINER, stop=stop, ranks="its-own")
     folder = StageFolder(project / "runs/full/trunk/basic")
-    command = [sys.executable, "-m", "curriculum", "run", "trunk", "--size", "full", "--machine", "mine"]
+    words = ("run", "trunk", "--size", "full", "--machine", "mine")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, cwd=project, env=environment, stderr=subprocess.PIPE, text=True) as running:
-        deadline = time.monotonic() + 120
-        while not folder.metrics.exists() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        running.send_signal(signal.SIGINT)
-        _, said = running.communicate(timeout=120)
+    with (project / "said.txt").open("w") as out:
+        running = commands.start(*words, folder=project, environment=environment, out=out.fileno(), err=out.fileno())
+    deadline = time.monotonic() + 120
+    while not folder.metrics.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    running.wait(timeout=120)
     first = Attempt(folder.attempts / "0001")
     outcome = first.read_outcome()
-    assert outcome is not None, said
+    assert outcome is not None, (project / "said.txt").read_text()
     assert outcome["outcome"] == "stopped"
     assert first.stop.exists() == (stop == "file")
     saved = checkpoints.latest(folder)
     assert saved is not None
     assert saved.position == outcome["position"] < 6144
-    second = subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True)
+    second = commands.run(*words, folder=project)
     assert second.returncode == 0, second.stderr
     job = json.loads((folder.attempts / "0002/job.json").read_text())
     assert job["resume"]["step"] == outcome["step"]
