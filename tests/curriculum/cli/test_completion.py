@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import pytest
 
 from curriculum.config.init import init
@@ -14,28 +15,23 @@ from curriculum.config.init import init
 pytestmark = pytest.mark.processes
 
 ROOT = Path(__file__).resolve().parents[3]
-COMMANDS = [
-    [sys.executable, "-m", "curriculum"],
-    [sys.executable, "-c", "from curriculum.__main__ import command; command()"],  # what the console script holds
-]
+SCRIPT = [sys.executable, "-c", "from curriculum.__main__ import command; command()"]  # what the console script holds
 
 
 def complete(
-    line: str, folder: Path, command: list[str] = COMMANDS[0], shell: str = "bash"
+    line: str, folder: Path, command: list[str] | None = None, shell: str = "bash"
 ) -> subprocess.CompletedProcess[str]:
+    """What `python -m curriculum` offers, or `command` as a shell starts it."""
     words = line.split()
     asked = {
         "bash": {"COMP_WORDS": line, "COMP_CWORD": str(len(words) - (not line.endswith(" ")))},
         "zsh": {"_TYPER_COMPLETE_ARGS": line},
         "fish": {"_TYPER_COMPLETE_ARGS": line, "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
     }[shell]
-    return subprocess.run(
-        command,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "_CURRICULUM_COMPLETE": f"complete_{shell}", **asked},
-    )
+    environment = {**os.environ, "_CURRICULUM_COMPLETE": f"complete_{shell}", **asked}
+    if command is None:
+        return commands.run(folder=folder, environment=environment)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +42,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.promise("Shell completion offers existing names and loads neither pydantic nor numpy")
-@pytest.mark.parametrize("command", COMMANDS, ids=["module", "script"])
+@pytest.mark.parametrize("command", [None, SCRIPT], ids=["module", "script"])
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
@@ -66,7 +62,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_a_shell_is_offered_the_project_s_own_names(
-    project: Path, line: str, offered: list[str], command: list[str]
+    project: Path, line: str, offered: list[str], command: list[str] | None
 ) -> None:
     done = complete(line, project / "stages", command)
     assert done.stdout.split() == offered
