@@ -214,7 +214,7 @@ def test_the_wheel_carries_the_shipped_project_and_both_packages(tmp_path: Path)
         source,
         ignore=lambda folder, names: {
             *hidden(folder, names),
-            *(("runs", "data") if Path(folder) == ROOT else ()),  # not the packages of these names
+            *(("runs", "data", "build") if Path(folder) == ROOT else ()),  # not the packages of these names
         },
     )
     subprocess.run(
