@@ -9,10 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import kubernetes_validate
 import pytest
 import yaml
-from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
 from pydantic import ValidationError
 
 from curriculum.__main__ import main
@@ -73,6 +71,9 @@ def rendered(run: Curriculum, machine: str, *words: str) -> dict[str, Any]:
 
 def check(jobset: dict[str, Any]) -> None:
     """Refuses what Kubernetes' own models do: JobSet's by a round trip, the Job in it by the strict schema."""
+    import kubernetes_validate  # here, as their hundreds of models take seconds, and one worker alone needs them
+    from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
+
     assert JobsetV1alpha2JobSet.from_dict(jobset).to_dict() == jobset
     for replicated in jobset["spec"]["replicatedJobs"]:
         job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "node"}, **replicated["template"]}
@@ -95,6 +96,8 @@ def test_the_official_models_take_the_rendered_jobset(run: Curriculum, machine: 
     ],
 )
 def test_the_check_refuses_a_misspelt_key_and_a_wrong_type(run: Curriculum, path: tuple[Any, ...], value: Any) -> None:
+    import kubernetes_validate
+
     jobset = copy.deepcopy(rendered(run, "pods"))
     part: Any = jobset
     for key in path[:-1]:

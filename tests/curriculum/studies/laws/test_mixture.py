@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 from public_runs import Runs, regmix
-from scipy.stats import spearmanr
 
 from curriculum.studies import designs
 from curriculum.studies.laws import mixture
@@ -19,6 +18,8 @@ SIZES = ("1m", "60m", "1B")
 
 
 def rank(predicted: NDArray[np.float64], observed: NDArray[np.float64]) -> float:
+    from scipy.stats import spearmanr  # here, as it takes a second to import
+
     return float(spearmanr(predicted, observed).statistic)
 
 
