@@ -21,12 +21,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+if "HF_DATASETS_CACHE" not in os.environ:  # else set by the process that collected the tests: one cache for all of them
+    os.environ["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="datasets-of-tests-")
+    atexit.register(shutil.rmtree, os.environ["HF_DATASETS_CACHE"], ignore_errors=True)
+
 SERVER = Path(__file__).with_name("fork_server.py")
 AT_START = {
     "OMP_NUM_THREADS": "1",
     # As every job's environment says; a library may look at them when it is imported.
     "OMP_WAIT_POLICY": "PASSIVE",
     "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_OFFLINE": "1",  # no test asks the network, and some jobs must not try
     "PYDANTIC_DISABLE_PLUGINS": "__all__",
     # A process with threads cannot be forked safely, and pyarrow's allocator would start one.
     "JE_ARROW_MALLOC_CONF": "background_thread:false",

@@ -64,7 +64,6 @@ def test_a_run_measures_what_its_stages_ask_for_and_every_view_shows_it(
     project: Path, curriculum: Curriculum, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(project / "cache"))
     plan = curriculum(project, "plan", "variant", "--size", "full").stdout
     assert "cooldown: verse every 12k tokens, at 1 checkpoint that is kept" in plan
     said = curriculum(project, "run", "variant", "--size", "full").stdout  # all is trained: only measuring is left
@@ -194,7 +193,6 @@ def test_on_slurm_a_job_of_its_own_measures_is_queued_again_and_leaves_the_same_
     project: Path, slurm: Path, monkeypatch: pytest.MonkeyPatch, curriculum: Curriculum
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(project / "cache"))
     (project / "machines.yaml").write_text("far: {launcher: slurm, nodes: 2, device: cpu, threads: 1}\n")
     words = ("run", "variant", "--size", "full", "--machine", "far")
     said = curriculum(project, *words).stdout
