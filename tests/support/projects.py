@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 import shutil
 from collections.abc import Callable, Mapping
@@ -52,9 +53,10 @@ gpu: {launcher: process, gpus_per_node: 1, device: cuda, memory: 24GB}
 """
 
 
-def _sentences(words: list[str], documents: int, seed: int) -> list[str]:
+@functools.cache
+def _sentences(words: tuple[str, ...], documents: int, seed: int) -> tuple[str, ...]:
     draw = random.Random(seed)
-    return [" ".join(draw.choice(words) for _ in range(400)) + "." for _ in range(documents)]
+    return tuple(" ".join(draw.choice(words) for _ in range(400)) + "." for _ in range(documents))
 
 
 def write_small_project(root: Path, *, texts: bool = True) -> Path:
@@ -67,8 +69,8 @@ def write_small_project(root: Path, *, texts: bool = True) -> Path:
         "sizes.yaml": "full: {}\n",
         "machines.yaml": MACHINES,
     }
-    prose = ["the", "sea", "was", "calm", "and", "grey", "ships", "went", "slowly", "home", "under", "rain"]
-    code = ["def", "return", "for", "in", "x", "y", "(", ")", "=", "+", "lambda", "yield", "\n    "]
+    prose = ("the", "sea", "was", "calm", "and", "grey", "ships", "went", "slowly", "home", "under", "rain")
+    code = ("def", "return", "for", "in", "x", "y", "(", ")", "=", "+", "lambda", "yield", "\n    ")
     for folder, words, seed in (("prose", prose, 1), ("code", code, 2)) if texts else ():
         for number, text in enumerate(_sentences(words, 48, seed)):
             files[f"texts/{folder}/{number:03d}.txt"] = text
