@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 from pretend_runs import pretend
@@ -34,15 +35,35 @@ def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def project(tmp_path: Path, tokenizer: Path) -> Path:
+def write_project(root: Path, tokenizer: Path) -> Path:
     """A project of one short curriculum that reads the sources `a` and `b`."""
-    root = write_small_project(tmp_path / "project")
+    write_small_project(root)
     (root / "stages/variant.yaml").unlink()
     (root / "mixtures/mixed.yaml").unlink()
     shutil.copy(tokenizer, root / "tokenizer.json")
     (root / "mixtures/prose-only.yaml").write_text("weights: {a: 1, b: 1}\n")
     return root
+
+
+@pytest.fixture
+def project(tmp_path: Path, tokenizer: Path) -> Path:
+    return write_project(tmp_path / "project", tokenizer)
+
+
+@pytest.fixture(scope="module")
+def overlapping(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> Path:
+    """A project whose `b` trains on what `a` holds out, as `prepare` leaves it when it refuses that."""
+    root = write_project(tmp_path_factory.mktemp("overlapping") / "project", tokenizer)
+    write_sources(
+        root, "a: {read: {folder: texts/prose}, held_out: 40%}", "b: {read: {folder: texts/prose}, held_out: 20%}"
+    )
+    assert commands.run("prepare", "trunk", *FULL, folder=root).returncode == 2
+    return root
+
+
+@pytest.fixture
+def prepared(overlapping: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(overlapping, tmp_path / "prepared"))
 
 
 def write_sources(project: Path, *sources: str) -> None:
@@ -146,61 +167,49 @@ def test_a_plan_compares_few_documents_itself_and_takes_the_result_of_many_from_
 
 
 def test_text_that_was_prepared_by_an_older_version_is_planned_and_its_overlap_called_unknown(
-    project: Path, curriculum: Curriculum
+    prepared: Path, curriculum: Curriculum
 ) -> None:
-    write_sources(
-        project, "a: {read: {folder: texts/prose}, held_out: 40%}", "b: {read: {folder: texts/prose}, held_out: 20%}"
-    )
-    curriculum(project, "prepare", "trunk", *FULL, check=False)
-    shutil.rmtree(project / "data/overlaps")
-    for path in project.glob("data/a/*/*/*.hashes"):
+    shutil.rmtree(prepared / "data/overlaps")
+    for path in prepared.glob("data/a/*/*/*.hashes"):
         path.unlink()
-    (manifest,) = project.glob("data/a/*/manifest.json")
+    (manifest,) = prepared.glob("data/a/*/manifest.json")
     value = json.loads(manifest.read_bytes())
     del value["sidecars"], value["sha256"]
     manifest.write_text(json.dumps(fs.seal(value)))
     for command in ("plan", "prepare"):
-        told = words(curriculum(project, command, "trunk", *FULL))
+        told = words(curriculum(prepared, command, "trunk", *FULL))
         assert "overlap of `a` with other sources is not known: prepared by an older version" in told
 
 
 @pytest.mark.parametrize("how", ["altered", "cut", "lost"])
 def test_hashes_that_were_damaged_since_are_named_and_protection_does_not_end_unsaid(
-    project: Path, curriculum: Curriculum, how: str
+    prepared: Path, curriculum: Curriculum, how: str
 ) -> None:
-    write_sources(
-        project, "a: {read: {folder: texts/prose}, held_out: 40%}", "b: {read: {folder: texts/prose}, held_out: 20%}"
-    )
-    curriculum(project, "prepare", "trunk", *FULL, check=False)
-    shutil.rmtree(project / "data/overlaps")
-    (path,) = project.glob("data/b/*/train/*.hashes")
+    shutil.rmtree(prepared / "data/overlaps")
+    (path,) = prepared.glob("data/b/*/train/*.hashes")
     data = path.read_bytes()
     if how == "lost":
         path.unlink()
     else:
         path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]) if how == "altered" else data[:-8])
-    planned = "".join((curriculum(project, "plan", "trunk", *FULL)).stdout.split())
+    planned = "".join((curriculum(prepared, "plan", "trunk", *FULL)).stdout.split())
     assert f"`{path}`ismissingordamaged" in planned
     assert "olderversion" not in planned
-    refused = curriculum(project, "prepare", "trunk", *FULL, check=False)
+    refused = curriculum(prepared, "prepare", "trunk", *FULL, check=False)
     assert refused.returncode == 2
     folder = path.parents[1]
     hint = f"remove the folder `{folder}`, and `curriculum prepare trunk` makes it again".replace(" ", "")
     assert f"`{path}`ismissingordamaged" in "".join(refused.stderr.split())
     assert hint in "".join(refused.stderr.split())
     shutil.rmtree(folder)
-    assert "documents that `a` holds out" in words(curriculum(project, "prepare", "trunk", *FULL, check=False))
+    assert "documents that `a` holds out" in words(curriculum(prepared, "prepare", "trunk", *FULL, check=False))
     assert path.read_bytes() == data
 
 
-def test_a_record_of_overlap_that_was_altered_is_counted_again(project: Path, curriculum: Curriculum) -> None:
-    write_sources(
-        project, "a: {read: {folder: texts/prose}, held_out: 40%}", "b: {read: {folder: texts/prose}, held_out: 20%}"
-    )
-    curriculum(project, "prepare", "trunk", *FULL, check=False)
-    (path,) = (project / "data/overlaps").iterdir()
+def test_a_record_of_overlap_that_was_altered_is_counted_again(prepared: Path, curriculum: Curriculum) -> None:
+    (path,) = (prepared / "data/overlaps").iterdir()
     path.write_text(json.dumps({**json.loads(path.read_bytes()), "held_out": [0, 0]}))
-    assert "documents that `a` holds out" in words(curriculum(project, "plan", "trunk", *FULL, check=False))
+    assert "documents that `a` holds out" in words(curriculum(prepared, "plan", "trunk", *FULL, check=False))
 
 
 def test_a_curriculum_that_has_begun_to_train_is_told_and_not_refused(project: Path, curriculum: Curriculum) -> None:
