@@ -1,7 +1,7 @@
 """Run the command line in tests: forked from a process that has imported everything, or started as a person does.
 
-`run` is for what a command says and leaves behind. What is killed or interrupted, what depends on how a process is
-started, and one run of every kind of job are started for real: `run(..., fresh=True)`, or `subprocess` itself.
+`run` is for what a command says and leaves behind, also when it is killed. What depends on how a process is started or
+takes a signal, and one run of every kind of job are started for real: `run(..., fresh=True)`, or `subprocess` itself.
 """
 
 from __future__ import annotations

@@ -9,10 +9,11 @@ results and masks of elementwise operations, which its kernels fuse away, are no
 from __future__ import annotations
 
 import contextlib
+import gc
 import weakref
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 from unittest import mock
@@ -158,6 +159,7 @@ def group(ranks: int, rank: int = 0) -> Iterator[None]:
 def trace(
     config: ModelConfig,
     *,
+    layers: Sequence[int],
     sequence_length: int,
     micro_batch: int,
     micro_batches: int,
@@ -168,10 +170,13 @@ def trace(
     exchange: bool = False,
     masked: bool = False,
     z_loss: float = 0.0,
-) -> dict[str, Peak]:
-    """The peak of each phase of a step in bf16, on rank 0 of `ranks` GPUs of which `shards` are in a node; hybrid."""
+) -> list[dict[str, Peak]]:
+    """The peak of each phase of a step in bf16, on rank 0 of `ranks` GPUs of which `shards` are in a node; hybrid.
+
+    For each number of `layers`; what a block compiles to is the same in all and is compiled once.
+    """
     torch._dynamo.reset()
-    live = _Live()
+    live, found = _Live(), []
     compile_block = nn.Module.compile
 
     def compile_without_kernels(module: nn.Module, **options: Any) -> None:
@@ -202,34 +207,41 @@ def trace(
             stack.enter_context(patch)
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(live)
-        live.phase = "build"
-        model = Transformer(config, attention.varlen if masked else _flash)
-        fsdp.apply(
-            model,
-            FakeRanks(0, ranks, shards, torch.device("cpu")),
-            sharding="hybrid",
-            bf16=True,
-            activation_checkpointing=checkpointing,
-            compile_blocks=True,
-            reshard=reshard,
-            exchange_often=exchange,
-        )
-        optimizer = adamw(model, OPTIMIZER)
-        live.peaks.clear()
-        for _ in range(2):  # the second begins with what the first leaves
-            for number in range(micro_batches):
-                tokens = torch.zeros((micro_batch, sequence_length + 1), dtype=torch.long)
-                with fsdp.micro_batch(model, last=number + 1 == micro_batches):
-                    live.phase = "forward"
-                    ends = torch.arange(0, tokens[:, 1:].numel() + 1, 256, dtype=torch.int32) if masked else None
-                    documents = attention.Documents(None, ends, sequence_length) if ends is not None else None
-                    states = model(tokens[:, :-1], documents)
-                    live.phase = "loss"
-                    total, losses = model.head(
-                        states, tokens[:, 1:], loss.next_token_loss, compiled=True, z_loss=z_loss
-                    )
-                    live.phase = "backward"
-                    torch.autograd.backward(total)
-                    del states, total, losses
-            optimizer.zero_grad()  # the update itself, fused, allocates nothing on a GPU
-    return live.peaks
+        for number_of_layers in layers:
+            live.phase = "build"
+            model = Transformer(
+                replace(config, num_hidden_layers=number_of_layers), attention.varlen if masked else _flash
+            )
+            fsdp.apply(
+                model,
+                FakeRanks(0, ranks, shards, torch.device("cpu")),
+                sharding="hybrid",
+                bf16=True,
+                activation_checkpointing=checkpointing,
+                compile_blocks=True,
+                reshard=reshard,
+                exchange_often=exchange,
+            )
+            optimizer = adamw(model, OPTIMIZER)
+            live.peaks.clear()
+            for _ in range(2):  # the second begins with what the first leaves
+                for number in range(micro_batches):
+                    tokens = torch.zeros((micro_batch, sequence_length + 1), dtype=torch.long)
+                    with fsdp.micro_batch(model, last=number + 1 == micro_batches):
+                        live.phase = "forward"
+                        ends = torch.arange(0, tokens[:, 1:].numel() + 1, 256, dtype=torch.int32) if masked else None
+                        documents = attention.Documents(None, ends, sequence_length) if ends is not None else None
+                        states = model(tokens[:, :-1], documents)
+                        live.phase = "loss"
+                        total, losses = model.head(
+                            states, tokens[:, 1:], loss.next_token_loss, compiled=True, z_loss=z_loss
+                        )
+                        live.phase = "backward"
+                        torch.autograd.backward(total)
+                        del states, total, losses
+                optimizer.zero_grad()  # the update itself, fused, allocates nothing on a GPU
+            found.append(live.peaks)
+            del model, optimizer
+            gc.collect()  # what this model held is not to count in the next
+            live.peaks = {}
+    return found

@@ -419,12 +419,11 @@ def test_a_checkpoint_of_another_plan_is_never_measured(copy: Path) -> None:
 def test_filling_that_is_interrupted_goes_on_to_the_same_figures(
     copy: Path, filled: Path, curriculum: Curriculum
 ) -> None:
-    environment, printed = {**os.environ, "OMP_NUM_THREADS": "1"}, copy / "printed"
+    attempts, printed = copy / "runs/full/trunk/continual/attempts", copy / "printed"
+    before, environment = set(attempts.iterdir()), {**os.environ, "OMP_NUM_THREADS": "1"}
     with printed.open("w") as out:
         streams = {"out": out.fileno(), "err": out.fileno()}
-        process = commands.start("compare", *NAMES, *FULL, folder=copy, environment=environment, **streams)
-    attempts = copy / "runs/full/trunk/continual/attempts"
-    before = set(attempts.iterdir())
+        process = commands.start("compare", *NAMES, *FULL, folder=copy, environment=environment, fresh=True, **streams)
     until = time.monotonic() + 60
     while set(attempts.iterdir()) == before and time.monotonic() < until:
         time.sleep(0.02)

@@ -326,7 +326,8 @@ def test_followers_that_come_and_go_leave_a_run_as_it_would_have_been(finished: 
     assert "`curriculum run variant` resumes it" in first
     with (prepared_project / "printed").open("w") as printed:
         streams = {"out": printed.fileno(), "err": printed.fileno()}
-        run = commands.start("run", "variant", *FULL, folder=prepared_project, environment=ENVIRONMENT, **streams)
+        where = {"folder": prepared_project, "environment": ENVIRONMENT, "fresh": True}  # slowly enough to be followed
+        run = commands.start("run", "variant", *FULL, **where, **streams)  # type: ignore[arg-type]
     shown = read_until(staying, "trunk/basic runs, attempt 1")
     leaving = started(prepared_project, *words)
     read_until(leaving, "runs, attempt 1")

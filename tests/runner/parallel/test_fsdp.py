@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch._inductor.config
 import torch.distributed as dist
 from projects import BuiltOnce
 from safetensors.torch import load_file
@@ -209,7 +210,9 @@ def test_a_lone_fp32_process_needs_no_process_group() -> None:
 
 
 @pytest.mark.slow
-def test_compiled_blocks_compute_what_eager_ones_do() -> None:
+def test_compiled_blocks_compute_what_eager_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Kernels of scalars: a compiler reads torch's headers of vectors for seconds, and tries each instruction set first.
+    monkeypatch.setattr(torch._inductor.config.cpp, "vec_isa_ok", False)
     losses = []
     for compiled, checkpointed in ((False, "none"), (True, "full")):
         model = build()
