@@ -129,7 +129,7 @@ def carry_losses(
     """
     folder = stage_folder(request.project, compiled, stage)
     parent = stage.parent
-    if parent is None or folder.evaluation_files() or _evaluated_by(parent) != _evaluated_by(stage):
+    if parent is None or stage.members or folder.evaluation_files() or _evaluated_by(parent) != _evaluated_by(stage):
         return
     measured = evaluations.read_evaluations(stage_folder(request.project, compiled, parent)).get(parent.stop, {})
     carried = {}

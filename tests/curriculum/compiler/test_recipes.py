@@ -259,8 +259,8 @@ def test_a_recipe_trains_to_its_end(tmp_path: Path, curriculum: Callable[..., Co
 TOY = """\
 toy:
   tokens: 1e-8
-  batch: 16 sequences
-  sequence_length: 32
+  batch: 64 sequences
+  sequence_length: 8
   tokenizer: small
   model: {hidden_size: 16, num_hidden_layers: 4, num_attention_heads: 2, num_key_value_heads: 2,
           intermediate_size: 32, vocab_size: 300}
@@ -282,9 +282,9 @@ def test_smollm3_and_both_olmo_2_rehearse_to_their_ends_long_windows_seeds_and_a
     (project / "sizes.yaml").write_text(TOY)
     own = "{read: {folder: texts/none}, held_out: 5%, tokens: "
     sources = "tokenizers:\n  small: {train: [prose], vocab_size: 300}\nsources:\n"
-    for name, declared, documents in (("prose", "2.5T", 160), ("code", "1T", 64), ("sums", "300B", 24)):
+    for name, declared, documents in (("prose", "2.5T", 200), ("code", "1T", 150), ("sums", "300B", 150)):
         write_texts(project / f"texts/{name}", documents, first=len(name) * 1000)
-        sources += f"  {name}: {{read: {{folder: texts/{name}}}, held_out: 5%, tokens: {declared}}}\n"
+        sources += f"  {name}: {{read: {{folder: texts/{name}}}, held_out: 30%, tokens: {declared}}}\n"
     (project / "sources.yaml").write_text(f"{sources}  web: {own}2.5T}}\n  math: {own}300B}}\n")
     said = curriculum(project, "run", *LONG, "--size", "toy").stdout
     assert "set aside" not in said
@@ -293,4 +293,4 @@ def test_smollm3_and_both_olmo_2_rehearse_to_their_ends_long_windows_seeds_and_a
     for stage in (*ends, *anneals):
         assert (project / "runs/toy" / stage / "DONE").exists(), stage
     model = fs.parse_json((project / "runs/toy/smollm3/to-64k/plan.json").read_bytes())["model"]
-    assert (model["rope_theta"], model["max_position_embeddings"], model["no_rope"]) == (5e6, 512, 4)
+    assert (model["rope_theta"], model["max_position_embeddings"], model["no_rope"]) == (5e6, 128, 4)

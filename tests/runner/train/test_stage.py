@@ -18,7 +18,7 @@ from projects import BuiltOnce, job_of, write_prepared_project
 from safetensors import safe_open
 
 from curriculum import fs
-from curriculum.artifacts import checkpoints, jobs, ledger
+from curriculum.artifacts import checkpoints, evaluations, jobs, ledger
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import RunFailed
@@ -160,6 +160,12 @@ def test_an_average_is_the_weighted_mean_in_double_precision_on_one_process_and_
     folder = StageFolder(stage(project, "soup", "average"))
     assert [line["step"] for line in fs.read_json_lines(StageFolder(stage(project, "soup", "more")).metrics)] == [39]
     assert len(list(folder.evaluation_files())) == 1
+    carried, own = (
+        evaluations.read_evaluations(StageFolder(stage(project, *of)))
+        for of in (("trunk", "cooldown"), ("soup", "average"))
+    )
+    for name, entry in own[12288].items():
+        assert entry["loss"] != carried[12288][name]["loss"], "an average is measured by itself"
     before = done(project, "soup", "average"), done(project, "soup", "more")
     shutil.rmtree(project / "runs/full/soup")
     curriculum(project, "run", "soup", *FULL, "--machine", "two")
