@@ -14,14 +14,13 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any, Final
 
-from curriculum.compiler.compile import Compiled, CompiledStage
-from curriculum.compiler.limits import NeverDrawn
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.compiler.schedules import highest
 from curriculum.config.project import Project
 from curriculum.config.stages import EveryEntry
-from curriculum.errors import ConfigError, NotFound, Place, PlanError, did_you_mean
+from curriculum.errors import ConfigError, NotFound, PlanError, did_you_mean
 from curriculum.studies import design, drafts, drops, mixtures, points, proposal as fixed
+from curriculum.studies.arm import FIRST, FORK, Arm, arm_name
 from curriculum.studies.bounds import SourceLimits
 from curriculum.studies.drops import Drops
 from curriculum.studies.mixtures import ArmMixture
@@ -32,85 +31,9 @@ from curriculum.units import Length, show_count
 SECOND_TRUNK: Final = Fraction(1, 4)
 """Of the tokens of all arms: a second trunk that costs less is trained where the study does not say."""
 FULL: Final = "full"
-FIRST: Final = "first-part.{}"
-"""The name of the stage of an arm at whose end it may be dropped."""
-FORK: Final = "annealed.{}"
-"""The name of the fork by which an arm is judged there."""
 ANNEALED: Final = Fraction(1, 10)
 """Of an arm's tokens: how long the rate of a fork falls."""
 _REPLICATE = re.compile(r"(?P<point>.+)\.(?P<number>[1-9][0-9]{0,3})")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Arm:
-    """One run of a point: replicate `replicate`, counted from 1, on trunk `seed`, counted from 1.
-
-    `project` has the drafts of its files; its curriculum is the study's name, its last stage the arm's. `entries` are
-    the keys of its own stages: two where it may be dropped at the end of the first. Its `fork` leaves there, and is
-    annealed. `varied` is where the study says what is varied.
-    """
-
-    study: str
-    point: Point
-    replicate: int
-    seed: int
-    tokens: int
-    entries: tuple[Mapping[str, Any], ...] = field(repr=False)
-    draft: drafts.Draft = field(repr=False)
-    texts: PreparedText = field(repr=False)
-    varied: Place = field(repr=False)
-    fork: bool = False
-
-    @property
-    def name(self) -> str:
-        """The stage's name: the first replicate has no number."""
-        name = arm_name(self.point.name, self.replicate)
-        return FORK.format(name) if self.fork else name
-
-    @property
-    def address(self) -> str:
-        return f"{self.study}/{self.name}"
-
-    @property
-    def project(self) -> Project:
-        return self.texts.project
-
-    @property
-    def role(self) -> points.Role:
-        return self.point.role
-
-    @property
-    def compiled(self) -> Compiled:
-        """The curriculum compiled; PlanError at the study's line where it would read nothing of a drafted share."""
-        try:
-            return self.texts.compiled
-        except NeverDrawn as error:
-            error.place = self.varied if self.draft.mixtures else error.place
-            raise
-
-    @property
-    def stage(self) -> CompiledStage:
-        """The arm itself, the last stage of its lineage."""
-        return self.compiled.stages[-1]
-
-    @property
-    def own_stages(self) -> tuple[CompiledStage, ...]:
-        """The stages behind the branch point, in order."""
-        return self.compiled.stages[-len(self.entries) :]
-
-    @property
-    def first(self) -> CompiledStage:
-        """The stage that leaves the branch point; the arm itself unless it has two."""
-        return self.own_stages[0]
-
-    @property
-    def start(self) -> int:
-        """The branch point in tokens, at this size."""
-        return self.first.plan.start
-
-
-def arm_name(point: str, replicate: int) -> str:
-    return point if replicate == 1 else f"{point}.{replicate}"
 
 
 @dataclass(frozen=True, kw_only=True)

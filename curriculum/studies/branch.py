@@ -8,7 +8,7 @@ from curriculum.compiler.lineage import parse_address
 from curriculum.config import json_schema
 from curriculum.runs.branch import Branch, write_branch, write_root
 from curriculum.studies import drafts
-from curriculum.studies.arms import Arm
+from curriculum.studies.arm import Arm
 from curriculum.studies.study import Study
 
 

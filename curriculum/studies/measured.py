@@ -19,7 +19,8 @@ from curriculum.plan.stage import StagePlan
 from curriculum.runs.drift import find_drift
 from curriculum.runs.folders import stage_folder
 from curriculum.runs.measurements import Point, by_point
-from curriculum.studies.arms import Arm, CompiledStudy
+from curriculum.studies.arm import Arm
+from curriculum.studies.arms import CompiledStudy
 from curriculum.studies.evidence import Evidence, Row, Settings
 from curriculum.studies.mixture_evidence import text_key
 from curriculum.units import Length

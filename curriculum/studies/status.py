@@ -11,7 +11,8 @@ from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.artifacts.metrics import last_record
 from curriculum.runs.folders import stage_folder
 from curriculum.runs.status import DONE, PLANNED, RUNNING, STARTED, state_of
-from curriculum.studies.arms import Arm, CompiledStudy
+from curriculum.studies.arm import Arm
+from curriculum.studies.arms import CompiledStudy
 
 FORMAT: Final = 1
 """Of the JSON object of `status STUDY`."""

@@ -18,7 +18,8 @@ from curriculum.errors import NotFound, PlanError, did_you_mean
 from curriculum.runs import held_out
 from curriculum.runs.folders import is_finished, stage_folder
 from curriculum.studies import record
-from curriculum.studies.arms import Arm, CompiledStudy
+from curriculum.studies.arm import Arm
+from curriculum.studies.arms import CompiledStudy
 from curriculum.studies.asked import ask
 from curriculum.studies.evidence import Evidence
 from curriculum.studies.measured import Measured, measure

@@ -12,7 +12,8 @@ from curriculum.artifacts.evaluations import write_sets
 from curriculum.config.project import Project
 from curriculum.runs.folders import stage_folder
 from curriculum.studies import record
-from curriculum.studies.arms import Arm, CompiledStudy, compile_study
+from curriculum.studies.arm import Arm
+from curriculum.studies.arms import CompiledStudy, compile_study
 from curriculum.studies.asked import ask
 from curriculum.studies.decide import decide
 from curriculum.studies.propose import fix_proposal

@@ -21,7 +21,7 @@ from projects import write_small_project
 from curriculum.config.init import init
 from curriculum.config.project import Project
 from curriculum.report.html.write import render, render_study
-from curriculum.studies.arms import Arm
+from curriculum.studies.arm import Arm
 
 pytestmark = pytest.mark.promise(
     "A report opens with every chart drawn, no console message and no request, in light and dark, from "

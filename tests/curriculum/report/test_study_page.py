@@ -17,7 +17,8 @@ from curriculum.plan.learning_rate import LearningRate
 from curriculum.report.html import write
 from curriculum.report.html.study_data import gather_study
 from curriculum.studies import record
-from curriculum.studies.arms import Arm, CompiledStudy, compile_study
+from curriculum.studies.arm import Arm
+from curriculum.studies.arms import CompiledStudy, compile_study
 from curriculum.studies.asked import ask
 from curriculum.studies.compare import difference_words
 from curriculum.studies.decide import decide

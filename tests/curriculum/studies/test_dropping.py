@@ -13,7 +13,8 @@ from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.project import Project
 from curriculum.errors import DataError, PlanError
 from curriculum.studies import drops
-from curriculum.studies.arms import Arm, CompiledStudy, compile_study
+from curriculum.studies.arm import Arm
+from curriculum.studies.arms import CompiledStudy, compile_study
 from curriculum.studies.asked import ask
 from curriculum.studies.branch import branch_arm
 from curriculum.studies.decide import decide

@@ -13,7 +13,8 @@ from pretend_arms import measured_sets, pretend
 from curriculum.artifacts.evaluations import write_sets
 from curriculum.config.project import Project
 from curriculum.runs.folders import stage_folder
-from curriculum.studies.arms import Arm, CompiledStudy, compile_study
+from curriculum.studies.arm import Arm
+from curriculum.studies.arms import CompiledStudy, compile_study
 from curriculum.studies.decide import decide
 from curriculum.studies.measured import measure
 from curriculum.studies.question import question_of

@@ -19,7 +19,8 @@ from shipped_lineages import project_with
 from curriculum.config.project import Project
 from curriculum.runs.folders import stage_folder
 from curriculum.studies import proposal
-from curriculum.studies.arms import Arm, compile_study
+from curriculum.studies.arm import Arm
+from curriculum.studies.arms import compile_study
 from curriculum.studies.summary import summarise
 
 CODE, MATH, WEB = "starcoder-python-jupyter", "proof-pile-2", "slimpajama"

@@ -17,7 +17,8 @@ from curriculum.execution import pool, study as execution_study
 from curriculum.execution.request import RunRequest
 from curriculum.execution.slurm.study import StudySubmission
 from curriculum.execution.study import submit_next
-from curriculum.studies.arms import Arm, CompiledStudy, compile_study
+from curriculum.studies.arm import Arm
+from curriculum.studies.arms import CompiledStudy, compile_study
 
 ROOT = Path(__file__).resolve().parents[4]
 CODE, WEB = "starcoder-python-jupyter", "slimpajama"
