@@ -1,4 +1,7 @@
-"""A plain PyTorch loop as the trainer of a stage: `curriculum run plain --machine plain` starts it, stage by stage."""
+"""A plain PyTorch loop as the trainer of a stage: `curriculum run plain --machine plain` starts it, stage by stage.
+
+On any number of ranks: each computes the gradient of its part of a step, and the parts are added.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,29 @@ from pathlib import Path
 
 from curriculum.stage import join
 
-stage = join()  # before torch, which takes seconds to import: from here on a signal to stop is noticed
+
+def agree(flag: bool) -> bool:
+    return any_rank(flag)
+
+
+stage = join(agree=agree)  # before torch, which takes seconds to import: from here on a signal to stop is noticed
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
+from curriculum.integrations.torch import any_rank  # noqa: E402
 from curriculum.stream import witness  # noqa: E402
 
 MICRO_BATCH = 4
+if stage.world_size > 1:
+    torch.distributed.init_process_group("gloo")
+
+
+def added(values: torch.Tensor) -> torch.Tensor:
+    """The sum over all ranks, in place."""
+    if stage.world_size > 1:
+        torch.distributed.all_reduce(values)
+    return values
 
 
 class Network(torch.nn.Module):
@@ -47,7 +65,8 @@ def losses(tokens: np.ndarray) -> torch.Tensor:
 
 
 def save(folder: Path) -> None:
-    torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict()}, folder / "state.pt")
+    if stage.first:  # every rank has the same
+        torch.save({"network": network.state_dict(), "optimizer": optimizer.state_dict()}, folder / "state.pt")
 
 
 def load(folder: str) -> None:
@@ -67,14 +86,18 @@ with stage:  # holds the stage's lock, and has verified what it resumes from
         load(stage.resume.folder)
     if stage.should_evaluate():
         evaluate()
-    tokens_of_step = stage.plan.batch_tokens
     loss, seen = 0.0, 0
     for batch in stage.batches(micro_batch=MICRO_BATCH):
+        tokens_of_step = stage.plan.tokens_of(batch.step)
         total = losses(batch.tokens).sum()
         (total / tokens_of_step).backward()
         loss, seen = loss + float(total.detach()), (seen + witness(batch.inputs)) % 2**64
         if not batch.last:
             continue
+        for parameter in network.parameters():
+            added(parameter.grad)
+        loss = float(added(torch.tensor(loss, dtype=torch.float64)))
+        seen = int(added(torch.tensor(seen - 2**64 if seen >= 2**63 else seen))) % 2**64  # it wraps, as a witness does
         for group in optimizer.param_groups:
             group["lr"] = batch.lr
         norm = torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
