@@ -49,6 +49,7 @@ TRAINING_CODE: dict[str, str] = {
     "rank file": "runner/checkpoint/rank_file.py",
     "optimizer": "runner/train/optimizer.py",
     "Muon": "runner/train/muon.py",
+    "moving average": "runner/train/ema.py",
     "outlier steps": "runner/train/outliers.py",
     "train state": "runner/train/state.py",
     "train step": "runner/train/step.py",
@@ -61,7 +62,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "9ddb950302725649f93c18051eb869afc334740b727402116d63f25aa623437d",
+            "94d25689a3bca1377985ae0dd5a85da948f1104ccb75d636b3b6145fb70f03e7",
         }
     ),
 )
