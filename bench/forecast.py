@@ -1,7 +1,7 @@
 """A forecast of schedules against their runs: two that fall late, put in order by the training curves of three others.
 
 A project of its own at the trial's size trains `cosine`, `constant` and `early` for 488 steps of the same text, asks
-`decide` for the order of `late` and `later`, which nobody trained yet, and then trains them.
+`decide` for the order of `late` and `later`, which were not trained yet, and then trains them.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def main() -> None:
     for pair in order["pairs"]:
         first, second = (losses[pair[key].removesuffix(AS_IT_RAN)] for key in ("first", "second"))
         right += first < second
-        told = f"{pair['first']} below {pair['second']}: {pair['word']}, {pair['confidence']:.2f}"
-        print(f"  {told}; it was {second - first:+.4f}")
+        order = f"{pair['first']} below {pair['second']}: {pair['word']}, {pair['confidence']:.2f}"
+        print(f"  {order}; it was {second - first:+.4f}")
     goal("share of pairs in the order in which they ended", right / len(order["pairs"]), 1.0)
     save(given.json, {"forecast": rows})
 

@@ -1,6 +1,6 @@
 """The arms of a study that are not trained to their end: which were dropped at their first end, fixed once.
 
-It stands in `runs/<size>/<study>/drops.json`, sealed, and holds as long as the forks that it rests on are those of the
+It is kept in `runs/<size>/<study>/drops.json`, sealed, and holds as long as the forks that it rests on are those of the
 files.
 """
 

@@ -48,7 +48,7 @@ def arm_statuses(study: CompiledStudy) -> tuple[ArmStatus, ...]:
 
 def _status(arm: Arm) -> ArmStatus:
     stage = arm.stage
-    for own in reversed(arm.own_stages):  # the last that has begun
+    for own in reversed(arm.own_stages):  # the last that has started
         folder = stage_folder(arm.project, arm.compiled, own)
         state, job = state_of(folder)
         if state != PLANNED:
