@@ -54,7 +54,7 @@ def _noise(noise: tuple[Noise, ...]) -> RenderableType:
         (one.source, _number(one.windows), _number(one.runs), _number(one.tells, 3), str(one.runs_each or "-"))
         for one in noise
     )
-    return table("noise, nats", "#windows", "#between runs", "#told apart", "#by runs", rows=rows)
+    return table("noise, nats", "#windows", "#between runs", "#detectable", "#by runs", rows=rows)
 
 
 def _laws(laws: tuple[LawReport, ...]) -> RenderableType:

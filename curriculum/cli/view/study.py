@@ -93,7 +93,7 @@ def _span(values: Sequence[float]) -> str:
 
 def _facts(summary: Mapping[str, Any]) -> list[RenderableType]:
     """Passes, noise, cost, what is saved by sharing, and what stays on disk."""
-    lines = [("passes", _passes(summary)), ("can be told", _noise(summary))]
+    lines = [("passes", _passes(summary)), ("detectable", _noise(summary))]
     lines += [("drop", _drop(summary["drop"]))] if summary["drop"] is not None else []
     lines += _costs(summary["cost"])
     width = max(len(name) for name, _ in lines) + 2

@@ -354,10 +354,10 @@ def _noise(data: StudyData) -> str:
         [one.source, _number(one.windows), _number(one.runs), _number(one.tells, 3), one.runs_each or ""]
         for one in data.decision.noise
     ]
-    columns = ("source", "#by held-out documents", "#between runs", "#told apart", "#by runs of each")
+    columns = ("source", "#by held-out documents", "#between runs", "#detectable", "#by runs of each")
     lead = (
         "Of a difference between two runs: one standard error by the choice of held-out documents, the spread between "
-        "replicates and trunks, and the smallest difference that is told apart."
+        "replicates and trunks, and the smallest detectable difference."
     )
     return markup.section("noise", "Noise", lead, [markup.table("Noise, nats a token", columns, rows)])
 

@@ -16,7 +16,7 @@ from curriculum.studies.laws.huber import Array, descend, huber
 from curriculum.studies.laws.schedules import LOG_DELTA, Curve, MultiPowerLaw
 
 GROUPS = 512
-"""Changes of the rate of one curve that are told apart in the fit."""
+"""Changes of the rate of one curve that the fit distinguishes."""
 POINTS = 96
 """Points of one curve that the fit looks at."""
 # with wider bounds of the last two the curves of three schedules leave them open, and others are predicted worse
