@@ -22,7 +22,7 @@ def average(
     machine: MachineName = "local",
     as_json: AsJson = False,
 ) -> None:
-    """Write the average of several checkpoints as a curriculum, or the moving average that one keeps.
+    """Write the average of checkpoints, or one's moving average.
 
     The checkpoints are pinned, and `run` computes it.
     """
