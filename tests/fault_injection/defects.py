@@ -47,9 +47,9 @@ DEFECTS = (
     Defect(
         "the moments are lost on resuming",
         "runner.checkpoint.tensors",
-        "        for key, tensor in tensors.items():\n            entry = index.get(key)\n",
+        "        for key, tensor in tensors.items():\n            stored = _stored_as(key, weights, index)\n",
         '        for key, tensor in tensors.items():\n            if not key.startswith("model."):\n'
-        "                continue\n            entry = index.get(key)\n",
+        "                continue\n            stored = _stored_as(key, weights, index)\n",
         "R1",
     ),
     Defect(
