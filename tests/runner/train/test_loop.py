@@ -21,7 +21,6 @@ from runner.model.init import initialise
 from runner.model.transformer import Transformer
 from runner.parallel import build
 from runner.parallel.ranks import Ranks, leave_ranks
-from runner.train import loop
 from runner.train.state import State
 from runner.train.step import count, forward_backward
 
@@ -131,16 +130,6 @@ def test_the_losses_of_a_step_are_summed_by_source_and_the_gradient_is_of_their_
         assert windows[number] == state.windows[plan.names[number]] == int((step.source == number).sum())
     each.mean().backward()
     torch.testing.assert_close(gradient, model.norm.weight.grad, rtol=1e-5, atol=1e-8)
-
-
-@pytest.mark.parametrize(
-    ("before", "now", "every", "expected"),
-    [(0, 99, 100, False), (0, 100, 100, True), (100, 199, 100, False), (99, 301, 100, True), (0, 9, 0, False)],
-)
-def test_something_is_due_when_a_multiple_of_its_interval_was_passed(
-    before: int, now: int, every: int, expected: bool
-) -> None:
-    assert loop.due(before, now, every) is expected
 
 
 def test_micro_batches_divide_a_ranks_share_and_one_that_does_not_is_refused() -> None:
