@@ -190,6 +190,11 @@ def show_exact(n: int) -> str:
     return f"{n:,}"
 
 
+def counted(n: int, noun: str) -> str:
+    """A number of things: `1 run`, `18 runs`, `1,200 runs`."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def show_share(share: Fraction) -> str:
     """A share in percent: `37.5%`, `66.67%`. Digits are added below 1, so that only 1 is shown as 100%."""
     digits = 4

@@ -141,10 +141,23 @@ def default(entry: dict[str, Any], key: str) -> str:
         return "with `from`, as at the branch point" + ("; else required" if key in ROOT_KEYS else "")
     if entry["title"] == "StageEntry" and key not in StageEntry.own:
         return "as in the stage before"
+    if rule := needed(entry, key):
+        return rule
     value = entry["properties"][key].get("default")
     if value is None:
         return ""
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def needed(entry: dict[str, Any], key: str) -> str:
+    """Which shapes need a key, of a mapping whose keys depend on its `shape`; empty where none does."""
+    need = []
+    for rule in entry.get("allOf", []):
+        if "shape" in rule["if"].get("properties", {}):
+            then = rule["then"]
+            if key in then["required"] or (key == "min" and "oneOf" in then):
+                need.append(f"`{rule['if']['properties']['shape']['const']}`")
+    return f"required for {', '.join(need)}" if need else ""
 
 
 def references(value: Any, shape: str = "{}: …") -> Iterator[tuple[str, str]]:

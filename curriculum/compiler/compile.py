@@ -14,6 +14,7 @@ from typing import Any
 from curriculum import config
 from curriculum.compiler import cadence, imported_models
 from curriculum.compiler.averages import averaged, whole_weights
+from curriculum.compiler.idle_keys import high_rate, idle_keys
 from curriculum.compiler.learning_rate import learning_rate, unfinished_decay
 from curriculum.compiler.limits import check_drawn, check_passes
 from curriculum.compiler.lineage import Setting
@@ -277,6 +278,8 @@ def _compile_stage(
         labels=_labels(setting, scaler),
     )
     notes += _forgets_at_once(plan)
+    notes += idle_keys(curriculum, stage, plan, state)
+    notes += high_rate(plan, clock.stop)
     if stage is curriculum.stages[-1]:
         notes += unfinished_decay(plan.learning_rate, clock.stop)
     limits = passes_allowed(mixture, choices)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from curriculum.compiler.resolve import ResolvedStage
 from curriculum.compiler.scaling import Scaler, size_place
-from curriculum.compiler.schedules import RateStart
+from curriculum.compiler.schedules import NoFall, RateStart
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
 from curriculum.plan.learning_rate import LearningRate, Rewarm
@@ -72,6 +72,17 @@ def unfinished_decay(curve: LearningRate, stop: int) -> list[str]:
 def _scaled(project: Project, stage: ResolvedStage, scaler: Scaler, start: RateStart, notes: list[str]) -> LearningRate:
     try:
         curve, lengthened = scaler.learning_rate(stage.setting, start)
+    except NoFall as error:
+        own = scaler.size.learning_rate
+        place = size_place(project, scaler.size_name, "learning_rate", "min") if own and own.min is not None else None
+        highest = float(stage.setting.learning_rate.min) * error.first / error.last if error.last else 0.0
+        raise PlanError(
+            str(error),
+            place=place or stage.setting.place("learning_rate"),
+            hint=f"lower `min`, which fits below {highest:.3g}; or let the decay start where the rate is higher"
+            if highest and place is None
+            else "lower `min`, or let the decay start where the rate is higher",
+        ) from None
     except ValueError as error:
         raise PlanError(
             str(error),

@@ -31,6 +31,14 @@ class ScaledRates:
     warmup: int
 
 
+class NoFall(ValueError):
+    """The rate where a fall starts, `first`, is not above the one that it is to end at, `last`."""
+
+    def __init__(self, first: float, last: float) -> None:
+        super().__init__(f"the rate where the decay starts, {first:.3g}, is not above its last, {last:.3g}")
+        self.first, self.last = first, last
+
+
 def highest(entry: config.LearningRateEntry) -> Fraction:
     """The highest rate that the entry states; 0 for a decay, which states none."""
     return (
@@ -103,7 +111,7 @@ def _fall_from(entry: config.LearningRateEntry, scaled: ScaledRates, start: Rate
         raise ValueError(f"the decay would end at {end:,} tokens, where its stage starts: {start.position:,}")
     low = _last_rate(entry, scaled, start.rate, end - start.position)
     if not start.rate > low:
-        raise ValueError(f"the rate where the decay starts, {start.rate:.3g}, is not above its last, {low:.3g}")
+        raise NoFall(start.rate, low)
     return LearningRate.through([Point(start.position, start.rate, _decay_shape(entry)), Point(end, low)])
 
 
@@ -122,7 +130,7 @@ def _power(entry: config.LearningRateEntry, scaled: ScaledRates, high: float, ho
         return points
     low = _last_rate(entry, scaled, at_fall, decay)
     if not at_fall > low:
-        raise ValueError(f"the rate where the decay starts, {at_fall:.3g}, is not above its last, {low:.3g}")
+        raise NoFall(at_fall, low)
     return [*points, Point(horizon, low)]
 
 

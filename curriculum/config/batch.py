@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import ConfigDict, Field, PlainSerializer, model_validator
 
 from curriculum.config import fields
-from curriculum.config.entry import Batch, Entry, Rate, Size, Span, exactly_one
+from curriculum.config.entry import Batch, Entry, Exponent, Size, Span, exactly_one
 from curriculum.config.fields import Refusal
 from curriculum.units import NUMBER, SUFFIX, Length, parse_length
 
@@ -50,7 +50,7 @@ class BatchEntry(Entry):
     at: Positions | None = Field(
         default=None, description="Positions to the batch from there on; as in `{252B: 1024 sequences}`."
     )
-    rate_exponent: Rate | None = Field(
+    rate_exponent: Exponent | None = Field(
         default=None, description="The rate times (batch / `from`) to this power, else untouched; as in `0.5`."
     )
 

@@ -54,6 +54,9 @@ Weights = Annotated[
 Passes = Annotated[Fraction, _number("4"), _as_float]
 Rate = Annotated[Fraction, _number("4e-4"), _as_float]
 RateOrZero = Annotated[Fraction, _number("4e-5", zero=True), _as_float]
+LearningRate = Annotated[Fraction, fields.learning_rate("4e-4"), _as_float]
+LearningRateOrZero = Annotated[Fraction, fields.learning_rate("4e-5", zero=True), _as_float]
+Exponent = Annotated[Fraction, _number("0.5", most="1"), _as_float]
 Betas = Annotated[
     tuple[Fraction, Fraction],
     fields.pair(_number("0.9", zero=True, most="0.999999")),

@@ -294,6 +294,26 @@ def number(example: str, *, zero: bool = False, most: str | None = None) -> Form
     return Form(read, _number_or_text_shape(number_shape, input_pattern(FRACTION)))
 
 
+def learning_rate(example: str, *, zero: bool = False) -> Form:
+    """A learning rate above 0, or from 0 with `zero`, at most 1 and no percentage: a rate is no part of anything."""
+    any_number = number(example, zero=zero)
+
+    def read(value: Any) -> Fraction:
+        if isinstance(value, str) and value.rstrip().endswith("%"):
+            raise Refusal(
+                f"must be a learning rate, not {describe(value)}",
+                f"it is no part of a whole, and has no percent sign; as in `{example}`",
+            )
+        parsed: Fraction = any_number.read(value)
+        if parsed > 1:
+            hint = f"a step of AdamW moves a weight by about the rate, and most weights are below 1; as in `{example}`"
+            raise Refusal(f"must be a learning rate of 1 at most, not {describe(value)}", hint)
+        return parsed
+
+    number_shape = {"type": "number", "minimum" if zero else "exclusiveMinimum": 0, "maximum": 1}
+    return Form(read, _number_or_text_shape(number_shape, input_pattern(NUMBER)))
+
+
 def pair(one: Form) -> Form:
     """Two values in a list."""
 

@@ -7,7 +7,17 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from curriculum.config.entry import Entry, Position, PositionOrZero, Positions, Rate, RateOrZero, Span, lacks
+from curriculum.config.entry import (
+    Entry,
+    LearningRate,
+    LearningRateOrZero,
+    Position,
+    PositionOrZero,
+    Positions,
+    Rate,
+    Span,
+    lacks,
+)
 from curriculum.config.fields import Refusal
 from curriculum.units import Length
 
@@ -55,7 +65,7 @@ class PointEntry(Entry):
     """A point of the curve, and how the rate moves from there to the next one."""
 
     at: PositionOrZero = Field(description="Position, in tokens or in steps of the root's first batch; as in `1.6T`.")
-    rate: RateOrZero = Field(description="The rate of the step that ends there; as in `4.2e-4`.")
+    rate: LearningRateOrZero = Field(description="The rate of the step that ends there; as in `4.2e-4`.")
     then: Literal["linear", "constant", "cosine", "exponential"] = Field(
         default="linear", description="How the rate moves to the next point; a `constant` one jumps behind it."
     )
@@ -69,10 +79,12 @@ class LearningRateEntry(Entry):
     shape: Literal["cosine", "wsd", "linear", "constant", "exponential", "power", "wsd-s", "points", "decay"] = Field(
         description="How the rate moves after the warm-up; as in `cosine`."
     )
-    max: Rate | None = Field(
+    max: LearningRate | None = Field(
         default=None, description="The highest value, reached at the end of the warm-up; as in `4e-4`."
     )
-    min: RateOrZero = Field(default=Fraction(0), description="The value at the horizon and beyond; as in `4e-5`.")
+    min: LearningRateOrZero = Field(
+        default=Fraction(0), description="The value at the horizon and beyond; as in `4e-5`."
+    )
     warmup: Span | None = Field(default=None, description="Straight rise from 0; as in `2000 steps`.")
     horizon: Position = Field(default=Length(0, "tokens"), description="Where the fall ends; as in `2T`.")
     decay: Span | None = Field(

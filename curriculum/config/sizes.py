@@ -4,7 +4,7 @@ from typing import Any, Self
 
 from pydantic import ConfigDict, Field, RootModel, model_validator
 
-from curriculum.config.entry import BatchScaling, Entry, Name, Rate, RateOrZero, Scale, Size, Span, Text
+from curriculum.config.entry import BatchScaling, Entry, LearningRate, LearningRateOrZero, Name, Scale, Size, Span, Text
 from curriculum.config.learning_rate import min_below_max
 from curriculum.config.stages import ModelOverride
 
@@ -12,8 +12,8 @@ from curriculum.config.stages import ModelOverride
 class SizeRates(Entry):
     """What a size changes in the learning rate; the rest of the curve keeps its ratio to the highest value."""
 
-    max: Rate | None = Field(default=None, description="The highest value of the root's curve at this size.")
-    min: RateOrZero | None = Field(
+    max: LearningRate | None = Field(default=None, description="The highest value of the root's curve at this size.")
+    min: LearningRateOrZero | None = Field(
         default=None, description="The value at its horizon, which else keeps its ratio to `max`."
     )
     warmup: Span | None = Field(default=None, description="The root's warm-up, in this size's own steps or tokens.")

@@ -9,11 +9,11 @@ from pydantic import Field, PlainSerializer, model_validator
 from curriculum.config import fields
 from curriculum.config.entry import (
     Entry,
+    LearningRate,
+    LearningRateOrZero,
     Name,
     Names,
     Position,
-    Rate,
-    RateOrZero,
     Size,
     Span,
     Text,
@@ -187,7 +187,7 @@ class GoalEntry(Entry):
 class AnnealEntry(Entry):
     """Arms whose learning rate falls in a straight line from that of the branch point."""
 
-    to: RateOrZero = Field(description="The rate at an arm's end; as in `0`.")
+    to: LearningRateOrZero = Field(description="The rate at an arm's end; as in `0`.")
 
 
 class ForecastEntry(Entry):
@@ -195,8 +195,8 @@ class ForecastEntry(Entry):
 
     shape: Literal["cosine", "wsd", "linear", "constant"] = Field(description="cosine, wsd, linear or constant.")
     horizon: Position = Field(description="Where it ends; as in `3T`.")
-    max: Rate | None = Field(default=None, description="The highest rate, else the arms' own.")
-    min: RateOrZero | None = Field(default=None, description="The last rate, else the arms' own.")
+    max: LearningRate | None = Field(default=None, description="The highest rate, else the arms' own.")
+    min: LearningRateOrZero | None = Field(default=None, description="The last rate, else the arms' own.")
     decay: Span | None = Field(default=None, description="How long wsd's fall is; as in `100B`.")
 
     @model_validator(mode="after")

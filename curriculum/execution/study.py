@@ -28,6 +28,7 @@ from curriculum.studies.halving import drop_arms, measure_forks
 from curriculum.studies.measured import measure
 from curriculum.studies.propose import propose
 from curriculum.studies.verify import check_record, newest_record
+from curriculum.units import counted
 
 
 def arm_requests(request: RunRequest, study: CompiledStudy) -> list[RunRequest]:
@@ -66,10 +67,11 @@ def _follows(study: CompiledStudy) -> str:
     """What `next_runs` decided, in words."""
     if (found := study.drops) is not None:
         shown = ", ".join(found.dropped) or "none"
-        return f"worse than the best by more than the noise, and dropped: {shown}; {len(study.arms)} runs go on"
+        on = f"{counted(len(study.arms), 'run')} {'goes' if len(study.arms) == 1 else 'go'} on"
+        return f"worse than the best by more than the noise, and dropped: {shown}; {on}"
     runs = study.of_role("proposal")
     shares = ", ".join(f"{float(100 * share):.4g}% {name}" for name, share in runs[0].point.mixture.shares.items())
-    return f"the law proposes {shares}; its {len(runs)} runs follow"
+    return f"the law proposes {shares}; its {counted(len(runs), 'run')} follow{'s' * (len(runs) == 1)}"
 
 
 def _settled(request: RunRequest, study: CompiledStudy) -> CompiledStudy | None:
@@ -125,7 +127,7 @@ def submit_next(submission: Attempt) -> dict[str, Any]:
     queued = submitted[0] if submitted is not None else []
     for job in queued:
         print(job, flush=True)
-    return {"outcome": jobs.DONE, "message": f"submitted {len(queued)} runs"}
+    return {"outcome": jobs.DONE, "message": f"submitted {counted(len(queued), 'run')}"}
 
 
 def outline(request: RunRequest, study: CompiledStudy) -> Iterator[str]:

@@ -26,7 +26,7 @@ from curriculum.studies.drops import Drops
 from curriculum.studies.mixtures import ArmMixture
 from curriculum.studies.points import LeftOut, Point
 from curriculum.studies.study import Study, open_study
-from curriculum.units import Length, show_count
+from curriculum.units import Length, counted, show_count
 
 SECOND_TRUNK: Final = Fraction(1, 4)
 """Of the tokens of all arms: a second trunk that costs less is trained where the study does not say."""
@@ -209,9 +209,10 @@ def _check_budget(compiled: CompiledStudy) -> None:
     fewer, shorter = int(budget.amount // longest), int(budget.amount // runs)
     ways = [f"`tokens: {_round_down(shorter)}` for each arm"]
     if fewer > 0:
-        ways.append(f"{fewer} runs of {show_count(longest)}")
+        ways.append(f"{counted(fewer, 'run')} of {show_count(longest)}")
     raise PlanError(
-        f"{runs} runs are {show_count(total)} tokens, {show_count(int(budget.amount))} allowed",
+        f"{counted(runs, 'run')} {'is' if runs == 1 else 'are'} {show_count(total)} tokens, "
+        f"{show_count(int(budget.amount))} allowed",
         place=study.place("budget"),
         hint=f"{' or '.join(ways)} would fit; lengths and budget are full-size at every size",
     )

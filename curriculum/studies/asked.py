@@ -15,6 +15,7 @@ from curriculum.studies.forecast import question_of_schedules
 from curriculum.studies.halving import lines as dropping_lines, measure_forks
 from curriculum.studies.measured import Measured, measure, read_digests
 from curriculum.studies.question import question_of
+from curriculum.units import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,7 @@ def ask(project: Project, name: str, size: str) -> Asked:
         raise PlanError(
             f"no arm of study `{name}` has ended at size {size}{aside}",
             place=document.place((file.subject,)),
-            hint=f"`curriculum run {name}{project.options(size)}` trains its {len(compiled.arms)} arms",
+            hint=f"`curriculum run {name}{project.options(size)}` trains its {counted(len(compiled.arms), 'arm')}",
         )
     return Asked(
         question=question_of(compiled),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +14,7 @@ from curriculum.studies.laws import mixture
 from curriculum.studies.laws.huber import Array
 from curriculum.studies.laws.mixture import MixtureLaw
 from curriculum.studies.programme import Infeasible, NotSolved, Programme
+from curriculum.units import counted
 
 FEW_A_SOURCE = 3
 """Arms for each source below which a note says that the law is unsure."""
@@ -25,8 +26,8 @@ def decide(question: Question, evidence: Evidence) -> Decision:
     """The decision on the mixture of `question.sources`. Raises Undecidable."""
     sources = question.sources
     tables = {source: evidence.table(source, sources) for source in (*question.lower, *question.keep)}
-    fewest = min(tables.values(), key=lambda table: len(table[0]))
-    check_enough(len(fewest[0]), len(sources))
+    rarest, fewest = min(tables.items(), key=lambda item: len(item[1][0]))
+    check_enough(evidence, fewest[0], rarest, len(sources))
     laws, reports = {}, []
     for source, (_, shares, losses) in tables.items():
         own = sources.index(source) if source in sources else None
@@ -58,7 +59,10 @@ def decide(question: Question, evidence: Evidence) -> Decision:
     judged = shared.verdicts(question, limited, arm, predicted, references)
     arms = len(fewest[0])
     if arms < FEW_A_SOURCE * len(sources):
-        notes.append(f"{arms} arms for {len(sources)} sources: below {FEW_A_SOURCE} a source the law is unsure")
+        notes.append(
+            f"{counted(arms, 'arm')} for {counted(len(sources), 'source')}: below {FEW_A_SOURCE} a source the law is "
+            "unsure"
+        )
     if len(values) and not references.keys() & set(shared.controls(evidence)):
         span = intervals.percentile_interval(values)
         notes.append(
@@ -100,13 +104,16 @@ def _moved_by_ridge(asked: Programme, laws: Mapping[str, MixtureLaw], tables: Ma
         return np.zeros(len(at))
 
 
-def check_enough(arms: int, sources: int) -> None:
-    """Raises Undecidable with fewer arms than a law of so many sources is fitted to."""
+def check_enough(evidence: Evidence, arms: Sequence[str], source: str, sources: int) -> None:
+    """Raises Undecidable with fewer arms that measured `source` than a law of so many `sources` is fitted to."""
     least = designs.least_runs(sources)
-    if arms < least:
+    if len(arms) < least:
+        runs = sum(len(evidence.losses(arm, source)) for arm in arms)
+        which = f" of {counted(len(arms), 'mixture')}" if runs > len(arms) else ""
         raise Undecidable(
-            f"{arms} runs cannot fit {sources + 2} numbers",
-            f"{least} is the least, {designs.RUNS_A_SOURCE * sources} the rule (five a source)",
+            f"{counted(runs, 'run')}{which} cannot fit {sources + 2} numbers",
+            f"{least}{' different mixtures are' if which else ' is'} the least, "
+            f"{designs.RUNS_A_SOURCE * sources} the rule (five a source)",
         )
 
 

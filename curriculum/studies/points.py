@@ -31,7 +31,7 @@ from curriculum.studies.block import Block, block_of
 from curriculum.studies.bounds import SourceLimits
 from curriculum.studies.mixtures import ArmMixture
 from curriculum.studies.study import Study
-from curriculum.units import parse_fraction, show_share
+from curriculum.units import counted, parse_fraction, show_share
 
 Role: TypeAlias = Literal["swarm", "control", "proposal"]
 
@@ -239,7 +239,8 @@ def _swarm(
     least, rule = numbers + LEAST_RUNS_OVER, numbers * RUNS_A_SOURCE
     if runs is not None and runs < least:
         raise PlanError(
-            f"{runs} runs cannot fit the {numbers + LEAST_RUNS_OVER - 1} numbers of a law of {numbers} sources",
+            f"{counted(runs, 'run')} cannot fit the {numbers + LEAST_RUNS_OVER - 1} numbers of a law of {numbers} "
+            "sources",
             place=study.place("vary", "mixture", "runs"),
             hint=f"{least} is the least, {rule} the rule: {RUNS_A_SOURCE} a source",
         )
@@ -276,7 +277,7 @@ def _draw(
         )
     except ValueError as error:
         raise PlanError(
-            f"the limits leave no swarm of {runs} runs: {error}",
+            f"the limits leave no swarm of {counted(runs, 'run')}: {error}",
             place=study.place("vary", "mixture"),
             hint="fewer runs, wider `always:`, longer arms, or more `passes:` in the mixture",
         ) from None

@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from curriculum.errors import DataError, Place, did_you_mean, shortened
 from curriculum.studies.evidence import ROLES, Evidence, Role, Row
+from curriculum.units import counted
 
 ROUNDING = 0.02
 """How far the shares of a row may be from 100%: those of a published table are rounded to three digits."""
 RESERVED = ("seed", "replicate", "role")
 """Columns that say something of a run; none of them needs to be there."""
 MOST_BYTES = 1 << 28
+LOSSES = (1e-6, 1e6)
+"""The least and the largest loss that a law is fitted to, in nats a token: a uniform guess costs about 10 to 13."""
+_LOSS_HINT = "leave out the runs that diverged or did not end, in both files"
+_NO_LOSS_HINT = (
+    "a loss is in nats a token, above 0, and no difference between two runs; other columns are left out by "
+    "--loss-columns 'NAME_*'"
+)
+_SHARE_HINT = (
+    "a share is a number from 0 to 1, or to 100, and 0 where a run does not read the source; other columns are "
+    "left out by --share-columns 'NAME_*'"
+)
+_ONLY_ONE = {
+    "before": "keep the row of the model that all runs start from; another one is a run of its own, without a role",
+    "proposal": "a decision judges one: leave the other out, or take it for evidence, without a role",
+}
+"""What to do with a second row of a role that one mixture has."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +86,7 @@ def read(files: TableFiles) -> Runs:
                     f"the run `{shortened(name)}` has no row in `{file}`",
                     place=line.place(files.join),
                     hint="both files need a row for each run: add it, or leave this one out; "
-                    f"{len(first)} runs are here, {len(second)} there",
+                    f"here: {counted(len(first), 'run')}, there: {counted(len(second), 'run')}",
                 )
     rows: list[Row] = []
     arms: dict[tuple[Role, tuple[float, ...]], str] = {}
@@ -80,11 +98,18 @@ def read(files: TableFiles) -> Runs:
         arm = arms.setdefault(
             (role, tuple(round(share, 9) for share in mixture)), f"run {name}" if name.isdigit() else name
         )
+        earlier = next(other for (of, _), other in arms.items() if of == role)
+        if role in _ONLY_ONE and earlier != arm:
+            raise DataError(
+                f"`{shortened(name)}` is a second `{role}`, with other shares than {shortened(earlier)}",
+                place=(line if line.cells.get("role", "").strip() else losses[name]).place("role"),
+                hint=_ONLY_ONE[role],
+            )
         counts[arm, seed] = counts.get((arm, seed), 0) + 1
         replicate = _whole("replicate", line, losses[name], counts[arm, seed])
         settings = dict(zip(share_columns, mixture, strict=True))
         rows += [
-            Row(arm, replicate, seed, role, settings, source, _number(losses[name], column))
+            Row(arm, replicate, seed, role, settings, source, _loss(losses[name], column))
             for source, column in loss_columns.items()
         ]
     try:
@@ -147,7 +172,12 @@ def _lines(file: Path) -> list[_Line]:
             columns = tuple(cell.strip() for cell in cells)
             twice = next((name for at, name in enumerate(columns) if name in columns[:at]), None)
             if twice is not None:
-                raise DataError(f"the column `{twice}` is there twice", place=_place(str(file), number, line, 0))
+                second = [at for at, name in enumerate(columns) if name == twice][1]
+                raise DataError(
+                    f"the column `{twice}` is there twice",
+                    place=_place(str(file), number, line, second),
+                    hint="give each column a name of its own, or delete one of the two",
+                )
             found.append(_Line(str(file), 1, line, dict.fromkeys(columns, ""), columns))
             continue
         if len(cells) != len(columns):
@@ -175,10 +205,13 @@ def _parsed(texts: Sequence[str], file: Path) -> Iterator[tuple[int, list[str]]]
 
 
 def _place(file: str, number: int, text: str, column: int) -> Place:
-    """The place of the cell with the index `column`; of the line's begin where a quoted cell hides it."""
-    parts = text.split(",")
-    start = sum(len(part) + 1 for part in parts[:column]) + 1 if column < len(parts) and '"' not in text else 1
-    return Place(file, number, start, text)
+    """The place of the cell with the index `column`; of the line's begin where an earlier line begins the row."""
+    starts, quoted = [1], False
+    for at, character in enumerate(text):
+        quoted ^= character == '"'  # a doubled quote ends the text and begins it again
+        if character == "," and not quoted:
+            starts.append(at + 2)
+    return Place(file, number, starts[column] if column < len(starts) else 1, text)
 
 
 def _named(pattern: str, file: Path, rows: dict[str, _Line], join: str, option: str) -> dict[str, str]:
@@ -204,7 +237,7 @@ def _named(pattern: str, file: Path, rows: dict[str, _Line], join: str, option: 
     return found
 
 
-def _number(line: _Line, column: str) -> float:
+def _number(line: _Line, column: str, hint: str) -> float:
     text = line.cells[column].strip()
     try:
         value = float(text)
@@ -214,7 +247,28 @@ def _number(line: _Line, column: str) -> float:
         raise DataError(
             f"`{column}` of the run is {f'`{shortened(text)}`' if text else 'empty'}, which is no finite number",
             place=line.place(column),
-            hint="leave out the runs that diverged or did not end, in both files",
+            hint=_other_notation(text) or hint,
+        )
+    return value
+
+
+def _other_notation(text: str) -> str | None:
+    """The hint for a number with a percent sign or a decimal comma."""
+    plain = text.removesuffix("%").strip().replace(",", ".")
+    if plain == text or not re.fullmatch(r"[+-]?[0-9]+(?:\.[0-9]+)?", plain):
+        return None
+    return f"write `{plain}`: a number has a decimal point and no percent sign; shares sum to 1 or to 100"
+
+
+def _loss(line: _Line, column: str) -> float:
+    value = _number(line, column, _LOSS_HINT)
+    least, most = LOSSES
+    if not least <= value <= most:
+        words = f"above {most:g}" if value > most else f"below {least:g}" if value > 0 else "not above 0"
+        raise DataError(
+            f"the loss `{column}` of the run is {value:g}, {words}",
+            place=line.place(column),
+            hint=_LOSS_HINT if value > most else _NO_LOSS_HINT,
         )
     return value
 
@@ -222,9 +276,9 @@ def _number(line: _Line, column: str) -> float:
 def _mixture(line: _Line, columns: dict[str, str]) -> tuple[float, ...]:
     shares = []
     for column in columns.values():
-        share = _number(line, column)
+        share = _number(line, column, _SHARE_HINT)
         if share < 0:
-            raise DataError(f"the share `{column}` is {share:g}, below 0", place=line.place(column))
+            raise DataError(f"the share `{column}` is {share:g}, below 0", place=line.place(column), hint=_SHARE_HINT)
         shares.append(share)
     total = sum(shares)
     whole = 100.0 if total > 10 else 1.0
@@ -253,10 +307,13 @@ def _role(*lines: _Line) -> Role:
 
 
 def _whole(column: str, first: _Line, second: _Line, default: int) -> int:
+    hint = f"`{column}` is a number of the run, as in `{column}` 1, 2 and 3; names are written in another column"
     for line in (first, second):
         if column in line.cells:
-            value = _number(line, column)
+            value = _number(line, column, hint)
             if value != int(value):
-                raise DataError(f"`{column}` of the run is {value:g}, no whole number", place=line.place(column))
+                raise DataError(
+                    f"`{column}` of the run is {value:g}, no whole number", place=line.place(column), hint=hint
+                )
             return int(value)
     return default

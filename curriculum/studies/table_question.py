@@ -10,7 +10,8 @@ from curriculum.config.project import Project
 from curriculum.config.studies import StudyFile
 from curriculum.config.study_values import Limit
 from curriculum.config.yaml import Document
-from curriculum.errors import NotFound, Place, PlanError, did_you_mean
+from curriculum.errors import DataError, NotFound, Place, PlanError, did_you_mean
+from curriculum.studies import designs
 from curriculum.studies.decision import Keep, Question
 from curriculum.studies.table import Runs, TableFiles, read
 
@@ -47,7 +48,7 @@ def question(
     """The question which mixture lowers the weighted mean of `lower` within the limits `keep` of others.
 
     No source gets a larger share than it had in a run, unless `bounds` say so: a law is not asked beyond its runs.
-    Raises NotFound for a name that the table does not have.
+    Raises NotFound for a name that the table does not have, DataError where all its runs have equal shares.
     """
     for source in (*lower, *keep):
         if source not in runs.losses:
@@ -55,7 +56,15 @@ def question(
     for source in bounds:
         if source not in runs.sources:
             raise NotFound(f"no run has a share of `{source}`", hint=did_you_mean(source, runs.sources))
-    arms = [runs.evidence.settings(arm) for arm in runs.evidence.arms("swarm", "control")]
+    trained = runs.evidence.arms("swarm", "control")
+    number = sum(len(runs.evidence.runs(arm)) for arm in trained)
+    if number > 1 and len({tuple(runs.evidence.settings(arm).items()) for arm in trained}) == 1:
+        raise DataError(
+            f"the {number} runs of `{runs.files.shares}` are one point: all have equal shares",
+            hint="a law of shares is fitted to runs of different ones: "
+            f"{designs.least_runs(len(runs.sources))} at least for {len(runs.sources)} sources",
+        )
+    arms = [runs.evidence.settings(arm) for arm in trained]
     high = {source: max((float(arm[source]) for arm in arms), default=1.0) for source in runs.sources}
     return Question(
         name=name,

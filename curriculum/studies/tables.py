@@ -234,7 +234,7 @@ class StudyLaw:
 
         arms, shares, losses = evidence.table(source, sources)
         try:
-            check_enough(len(arms), len(sources))
+            check_enough(evidence, arms, source, len(sources))
         except Undecidable as error:
             raise PlanError(error.what, hint=error.hint) from None
         self.source, self.sources = source, tuple(sources)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from curriculum.studies.decision import RunCost
 from curriculum.studies.verdicts import Verdict, right_before
-from curriculum.units import show_count, show_seconds
+from curriculum.units import counted, show_count, show_seconds
 
 
 def goal_words(verdict: Verdict) -> str:
@@ -25,7 +25,7 @@ def figures(verdict: Verdict) -> str:
         before = f" ({right_before(verdict.predicted):.0%} of such had this sign in public runs)"
         return f"{verdict.predicted:+.3f}{against}, by the law alone{before if verdict.goal == 'lower' else ''}"
     interval = "" if found.low is None or found.high is None else f" (95% {found.low:+.3f} to {found.high:+.3f})"
-    return f"{found.mean:+.3f}{against}{interval}, {found.runs} runs"
+    return f"{found.mean:+.3f}{against}{interval}, {counted(found.runs, 'run')}"
 
 
 def settled_by(verdict: Verdict, cost: RunCost, to_train: str | None = None) -> str:

@@ -13,6 +13,7 @@ from hypothesis import given, strategies as st
 from curriculum.units import (
     LARGEST_COUNT,
     Length,
+    counted,
     nearest_length,
     parse_bytes,
     parse_count,
@@ -375,3 +376,7 @@ def test_a_duration_is_shown_in_the_two_units_that_matter(seconds: float, text: 
 
 def test_an_exact_count_keeps_every_digit() -> None:
     assert show_exact(1_500_001_599_488) == "1,500,001,599,488"
+
+
+def test_one_thing_is_counted_in_the_singular() -> None:
+    assert [counted(n, "run") for n in (0, 1, 18, 1200)] == ["0 runs", "1 run", "18 runs", "1,200 runs"]

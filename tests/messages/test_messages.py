@@ -1,8 +1,8 @@
 """What bad input gets: for every pair in tests/messages, the wrong file and, to the letter, the refusal it earns.
 
 `NAME.yaml` begins with comments that say what is wrong (`# `), which file of the shipped project it replaces
-(`# file: `, left out when only the command is wrong), what else is there (`# beside: PATH CONTENT`) and the command
-(`# $ curriculum …`). `NAME.txt` is what the command prints then; `pytest tests/messages/test_messages.py --rewrite`
+(`# file: `, left out when only the command is wrong), what else is there (`# beside: PATH LINE`, for each line) and the
+command (`# $ curriculum …`). `NAME.txt` is what it prints then; `pytest tests/messages/test_messages.py --rewrite`
 rewrites them, to be read in the diff.
 """
 
@@ -52,7 +52,7 @@ class Case:
             if found := re.match(r"# (file:|\$) (.*)", text):
                 head[found[1]] = found[2]
             elif found := re.match(r"# beside: (\S+) (.*)", text):
-                beside[found[1]] = found[2]
+                beside[found[1]] = "\n".join([*([beside[found[1]]] if found[1] in beside else []), found[2]])
         words = shlex.split(head["$"])
         assert words[0] == "curriculum"
         return cls(data, head.get("file:"), words[1:], beside)

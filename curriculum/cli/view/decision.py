@@ -11,6 +11,7 @@ from curriculum.cli.view.schedules import order_view
 from curriculum.cli.view.tables import notes, share, table
 from curriculum.studies.decision import Contender, Decision, LawReport, Noise, Proposal, RunCost
 from curriculum.studies.verdict_words import figures, goal_words, settled_by
+from curriculum.units import counted
 
 _STYLES = {"shown": "green", "contrary": "red"}
 _MOST_LOSSES = 6
@@ -38,9 +39,9 @@ def decision_view(decision: Decision, about: str | None, cost: RunCost, to_train
 def _headline(decision: Decision, about: str | None) -> Text:
     text = Text(decision.name, style="bold")
     trunks = f" over {decision.trunks} trunks" if decision.trunks > 1 else ""
-    runs = f"{decision.runs} runs of {decision.arms} arms{trunks}"
+    runs = f"{counted(decision.runs, 'run')} of {counted(decision.arms, 'arm')}{trunks}"
     if decision.order is not None:
-        runs = f"{decision.runs} training curves"
+        runs = counted(decision.runs, "training curve")
     text.append(f"  {about or ''}\n{runs}", style="not bold")
     return text
 

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from curriculum.cli.view.tables import notes, share, table
 from curriculum.studies.mixture_evidence import PASSES_DIFFER
-from curriculum.units import show_bytes, show_count, show_exact, show_seconds
+from curriculum.units import counted, show_bytes, show_count, show_exact, show_seconds
 
 
 def study_view(summary: Mapping[str, Any]) -> RenderableType:
@@ -130,7 +130,7 @@ def _noise(summary: Mapping[str, Any]) -> str:
     if summary["noise"]:
         apart = ", ".join(f"{one['tells']:.3f} of {one['source']}" for one in summary["noise"])
         runs = min(one["runs_each"] for one in summary["noise"])
-        return f"differences from {apart} up, by {runs} runs of each arm (nats a token, half a 95% interval)"
+        return f"differences from {apart} up, by {counted(runs, 'run')} of each arm (nats a token, half a 95% interval)"
     controls = sum(row["role"] == "control" for row in summary["arms"])
     if summary["replicates"] == 1:
         return "one run of each control: no noise is measured, and every verdict is `suggested`"
@@ -147,10 +147,10 @@ def _drop(drop: Mapping[str, Any]) -> str:
 
 
 def _costs(cost: Mapping[str, Any]) -> list[tuple[str, str]]:
-    trunks = "" if not cost["trunks"] else f" and {cost['trunks']} more trunk{'s' if cost['trunks'] > 1 else ''}"
+    trunks = "" if not cost["trunks"] else f" and {counted(cost['trunks'], 'more trunk')}"
     text = (
-        f"{cost['runs']} runs{trunks}, {show_count(cost['updates'])} updates, {show_count(cost['tokens'])} tokens"
-        f", {show_count(cost['tokens_evaluated'])} evaluated"
+        f"{counted(cost['runs'], 'run')}{trunks}, {show_count(cost['updates'])} updates, "
+        f"{show_count(cost['tokens'])} tokens, {show_count(cost['tokens_evaluated'])} evaluated"
     )
     if cost["gpu_hours"] is not None:
         text += f", {cost['gpu_hours']:,.1f} GPU-hours"

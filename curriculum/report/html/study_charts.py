@@ -11,6 +11,7 @@ from curriculum.report.svg import shapes
 from curriculum.report.svg.scale import Scale, text_width, ticks
 from curriculum.studies.verdict_words import goal_words
 from curriculum.studies.verdicts import Verdict
+from curriculum.units import counted
 
 STYLES: Final = {"swarm": 0, "control": 2, "proposal": 3}
 """The line style, so the marker, of each role."""
@@ -192,7 +193,7 @@ def verdicts(found: Sequence[Verdict], width: int, key: str) -> str:
             continue
         if difference.low is not None and difference.high is not None:
             parts.append(shapes.rule(x(difference.low), y, x(difference.high), y, "line ink"))
-        tooltip = f"measured {difference.mean:+.4f} in {difference.runs} runs"
+        tooltip = f"measured {difference.mean:+.4f} in {counted(difference.runs, 'run')}"
         parts.append(shapes.marker(x(difference.mean), y, STYLES["proposal"], 4, tooltip))
     parts.append(shapes.label(right, bottom + 31, "difference in nats a token", "tick", "end"))
     about = "; ".join(f"{_held_against(verdict)}: {verdict.word}" for verdict in found)

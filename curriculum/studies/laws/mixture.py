@@ -172,4 +172,5 @@ def _starts(features: Array, losses: Array, own: int | None, like: MixtureLaw | 
         return
     for part in FLOORS[own is not None]:
         floor = part * float(losses.min())
-        yield np.append(floor, np.linalg.lstsq(features, np.log(losses - floor), rcond=None)[0])
+        above = np.maximum(losses - floor, np.finfo(float).tiny)  # less what its trunk adds, a loss may be below 0
+        yield np.append(floor, np.linalg.lstsq(features, np.log(above), rcond=None)[0])

@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 
 from curriculum.studies.laws.huber import Array
+from curriculum.units import counted
 
 Form = Literal["exponential", "power"]
 FORMS: tuple[Form, ...] = ("exponential", "power")
@@ -94,8 +95,9 @@ def fit(shares: Array, losses: Array, form: Form) -> RetentionLaw:
 
     Raises ValueError with fewer different shares than the form has numbers.
     """
-    if len(np.unique(shares)) < least_arms(form):
-        raise ValueError(f"{len(np.unique(shares))} different shares cannot fit {least_arms(form)} numbers")
+    different = len(np.unique(shares))
+    if different < least_arms(form):
+        raise ValueError(f"{counted(different, 'different share')} cannot fit {least_arms(form)} numbers")
     whole = _fit(shares, losses, form)
     return RetentionLaw(*whole, _left_out_error(shares, losses, form))
 

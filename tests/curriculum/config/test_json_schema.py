@@ -205,7 +205,7 @@ def test_a_schema_asks_of_a_root_what_its_lineage_does(root: str) -> None:
     assert VALIDATORS["stages"].is_valid(value) == accepted
 
 
-@pytest.mark.parametrize("rate", ["4e-4", "4E-4", "0.0004", "4_0e-5", "0.04%", "'4e-4'"])
+@pytest.mark.parametrize("rate", ["4e-4", "4E-4", "0.0004", "4_0e-5", "'4e-4'"])
 @pytest.mark.parametrize("length", ["1_000", "1e3", "1k", "1000", "'1_000 tokens'", "+1000", "0x3e8"])
 def test_every_way_to_write_a_number_is_a_number_to_both(rate: str, length: str) -> None:
     text = (

@@ -154,8 +154,8 @@ def test_fewer_runs_than_a_law_has_numbers_are_refused_with_the_rule() -> None:
     )
     with pytest.raises(Undecidable) as refused:
         decide(QUESTION, few)
-    assert refused.value.what == "4 runs cannot fit 4 numbers"
-    assert refused.value.hint == "5 is the least, 10 the rule (five a source)"
+    assert refused.value.what == "6 runs of 4 mixtures cannot fit 4 numbers"
+    assert refused.value.hint == "5 different mixtures are the least, 10 the rule (five a source)"
 
 
 def test_a_limit_that_nothing_reaches_is_refused_with_the_lowest_loss() -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from public_runs import STUDIES
 
 from curriculum.config.project import Project
-from curriculum.errors import CurriculumError, PlanError
+from curriculum.errors import CurriculumError, DataError, PlanError
 from curriculum.studies import table, table_question
-from curriculum.studies.decision import Keep, Question
+from curriculum.studies.decide import decide
+from curriculum.studies.decision import Keep, Question, Undecidable
 from curriculum.studies.table import TableFiles
 
 SHARES = "index,a,b\n1,0.5,0.5\n2,0.25,0.75\n3,0.5,0.5\n"
@@ -94,6 +97,10 @@ def test_one_file_may_hold_shares_and_losses() -> None:
         (SHARES.replace("0.25,0.75", "0.25"), LOSSES, "the row has 2 values, the header 3 names", 3),
         (SHARES.replace("index", "run"), LOSSES, "has no column `index`", 1),
         (SHARES.replace("a,b\n1", "a,a\n1"), LOSSES, "the column `a` is there twice", 1),
+        (SHARES, LOSSES.replace("2.2", "0"), "the loss `b` of the run is 0, not above 0", 4),
+        (SHARES, LOSSES.replace("2.2", "-1"), "the loss `b` of the run is -1, not above 0", 4),
+        (SHARES, LOSSES.replace("2.2", "1e-9"), "the loss `b` of the run is 1e-09, below 1e-06", 4),
+        (SHARES, LOSSES.replace("2.2", "2e6"), "the loss `b` of the run is 2e+06, above 1e+06", 4),
         ("", LOSSES, "is empty", None),
         ("index,a,b\n", LOSSES, "has no run", None),
         (SHARES + '"4,0.5', LOSSES, "is no CSV file", 5),
@@ -125,3 +132,43 @@ def test_a_pattern_that_no_column_has_is_refused_with_the_columns(tmp_path: Path
     write(tmp_path)
     with pytest.raises(CurriculumError, match=r"no column of .* is `train_\*`"):
         table.read(TableFiles(tmp_path / "shares.csv", tmp_path / "losses.csv", share_columns="train_*"))
+
+
+@pytest.mark.parametrize(
+    ("row", "column"), [('"a, ""b""",0.5,x', 16), ('"a",0.5,x', 9), ('a,"0.5",x', 9), ("a,0.5,x", 7)]
+)
+def test_the_place_of_a_cell_is_its_own_also_behind_a_quoted_one(tmp_path: Path, row: str, column: int) -> None:
+    with pytest.raises(CurriculumError) as refused:
+        table.read(write(tmp_path, f"index,a,b\n{row}\n", f"index,b,a\n{row.replace('x', '1')}\n"))
+    place = refused.value.place
+    assert place is not None
+    assert (place.line, place.column) == (2, column)
+
+
+@pytest.mark.parametrize("role", ["before", "proposal"])
+def test_only_runs_of_equal_shares_may_have_a_role_that_one_mixture_has(tmp_path: Path, role: str) -> None:
+    shares = f"index,role,a,b\n1,{role},0.5,0.5\n2,,0.25,0.75\n3,{role},0.5,0.5\n"
+    assert len(table.read(write(tmp_path, shares)).evidence.runs("run 1")) == 2
+    with pytest.raises(CurriculumError, match=f"`3` is a second `{role}`") as refused:
+        table.read(write(tmp_path, shares.replace(f"3,{role},0.5,0.5", f"3,{role},0.4,0.6")))
+    assert refused.value.place is not None
+    assert (refused.value.place.line, refused.value.place.column) == (4, 3)
+
+
+@pytest.mark.parametrize("losses", [("1e-6", "1e6"), ("1e6", "1e6"), ("1e-6", "1e-6"), ("1e-6", "3")])
+@pytest.mark.filterwarnings("error")
+def test_the_least_and_the_largest_losses_are_fitted_without_a_warning(tmp_path: Path, losses: tuple[str, str]) -> None:
+    shares, table_of = ["index,seed,a,b"], ["index,a"]
+    for at in range(12):
+        shares.append(f"{at},{1 + at % 2},{at // 2 / 10},{1 - at // 2 / 10}")  # each mixture once on each trunk
+        table_of.append(f"{at},{losses[at % 2 if at < 8 else 0]}")
+    runs = table.read(write(tmp_path, "\n".join(shares), "\n".join(table_of)))
+    asked = table_question.question("extremes", runs, {"a": 1.0}, {}, {})
+    with contextlib.suppress(Undecidable):
+        decide(replace(asked, resamples=3), runs.evidence)
+
+
+def test_runs_of_one_mixture_are_said_to_be_one_point(tmp_path: Path) -> None:
+    runs = table.read(write(tmp_path, SHARES.replace("0.25,0.75", "0.5,0.5")))
+    with pytest.raises(DataError, match=r"the 3 runs of `.*shares.csv` are one point"):
+        table_question.question("one", runs, {"a": 1.0}, {}, {})
