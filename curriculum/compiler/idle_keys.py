@@ -10,6 +10,7 @@ from curriculum.compiler.setting import BatchLevel
 from curriculum.plan.stage import StagePlan
 from curriculum.units import counted, show_count
 
+IDLE_RAMP = "`ramp:` moves no share: the mixture is the one before the stage"
 HIGHEST_RATE = 0.1
 """A learning rate above this is noted: those of published runs, Muon's among them, are below it."""
 
@@ -20,7 +21,7 @@ def idle_keys(
     """A line for each key of the stage that changes nothing; `state` is the mixture where the stage starts."""
     setting, clock = stage.setting, stage.clock
     if setting.ramp is not None and stage.ramp_of is None and _is_steady(state, dict(stage.mixture.weights)):
-        yield "`ramp:` changes nothing: the mixture is the one before the stage"
+        yield IDLE_RAMP
     if setting.rewarm is not None and not setting.own_learning_rate:
         yield "`rewarm:` changes nothing: the stage states no `learning_rate` to move to"
     yield from _batch_past_its_end(curriculum, stage)

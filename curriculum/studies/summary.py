@@ -11,6 +11,7 @@ from curriculum import config
 from curriculum.artifacts.metrics import last_record
 from curriculum.compiler.compile import CompiledStage
 from curriculum.compiler.cost import cost, tokens_evaluated
+from curriculum.compiler.idle_keys import IDLE_RAMP
 from curriculum.compiler.lineage_tree import stage_tree
 from curriculum.config.evaluation_budget import EVALUATED
 from curriculum.errors import DataError, PlanError
@@ -94,7 +95,8 @@ def arm_row(compiled: CompiledStudy, arm: Arm) -> dict[str, Any]:
         "passes_stood_for": _stood_for(compiled, arm),
         "take": {source: float(part) for source, part in _taken(arm).items()},
         "fingerprint": plan.fingerprint,
-        "notes": list(stage.notes),
+        # a control of the same mixture has the ramp of the other arms, to read as they do
+        "notes": [note for note in stage.notes if note != IDLE_RAMP],
     }
 
 

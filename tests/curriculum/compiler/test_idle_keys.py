@@ -16,15 +16,15 @@ def notes(*stages: str, curve: str = CURVE) -> list[str]:
     """The notes on all stages of a curriculum, those on passes and on the end of its curve left out."""
     text = f"{HEAD}learning_rate: {curve}\nstages:\n" + "".join(f"  - {stage}\n" for stage in stages)
     compiled = compile_curriculum(lineages.project_of({"stages/root.yaml": text}), "root", "full")
-    words = ("changes nothing", "never happen", "warm-up", "the learning rate is ")
+    words = ("changes nothing", "moves no share", "never happen", "warm-up", "the learning rate is ")
     return [note for stage in compiled.stages for note in stage.notes if any(word in note for word in words)]
 
 
 @pytest.mark.parametrize(
     ("second", "said"),
     [
-        ("{name: b, until: 4000, ramp: 200 tokens}", "`ramp:` changes nothing"),
-        ("{name: b, until: 4000, ramp: 200 tokens, mixture: plain}", "`ramp:` changes nothing"),
+        ("{name: b, until: 4000, ramp: 200 tokens}", "`ramp:` moves no share"),
+        ("{name: b, until: 4000, ramp: 200 tokens, mixture: plain}", "`ramp:` moves no share"),
         ("{name: b, until: 4000, ramp: 200 tokens, mixture: other}", None),
         ("{name: b, until: 4000, rewarm: 200 tokens}", "`rewarm:` changes nothing"),
         (f"{{name: b, until: 4000, rewarm: 200 tokens, learning_rate: {CURVE.replace('1e-2', '2e-2')}}}", None),
@@ -42,7 +42,7 @@ def test_a_ramp_that_is_under_way_is_ended_by_another_one_which_therefore_has_an
     for at, number in (("2200", 0), ("2400", 1)):
         files = {"stages/root.yaml": root, "stages/mine.yaml": branch.replace("2200", at)}
         stage = compile_curriculum(lineages.project_of(files), "mine", "full").stages[-1]
-        assert sum("changes nothing" in note for note in stage.notes) == number
+        assert sum("moves no share" in note for note in stage.notes) == number
 
 
 @pytest.mark.parametrize(
