@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 
+# where it is set, as in many containers, every process of the gate compiles all that it imports
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: run compare study trial test test-pythons test-python fault-injection integrations full-size-check lint types site docs install lock clean
 
 ## run: from nothing to a finished rehearsal of TinyLlama v1.1 Math&Code

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from memory_trace import trace
 
 from curriculum.plan import memory
 from curriculum.plan.model import ModelConfig
@@ -54,6 +53,8 @@ def traced(
     config: ModelConfig, step: memory.Step, ranks: int, *layers: int, masked: bool = False, z_loss: float = 0.0
 ) -> list[dict[str, int]]:
     """The peak of each phase with so many layers, for each number of them."""
+    from memory_trace import trace  # with the compiler, which takes a second to import
+
     found = trace(
         config,
         layers=layers,

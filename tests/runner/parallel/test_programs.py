@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import commands
-import programs as script
+import projects
 import pytest
-from programs import NODE, Program
 from projects import BuiltOnce
 from small import CONFIG
 
+if TYPE_CHECKING:
+    from programs import Program  # with the compiler, which takes a second to import
+
 pytestmark = pytest.mark.processes
-SCRIPT = Path(script.__file__)
+SCRIPT = Path(projects.__file__).with_name("programs.py")
 RANKS = (0, 1, 5, 63)
+NODE = 4
+"""The ranks of a node, as programs.py has them."""
 
 
 @pytest.fixture(scope="module")
