@@ -68,7 +68,7 @@ _MODEL: Final = {
 }
 _VOCABULARY: Final = 32000
 _UNSET: Final = "which this file does not set unconditionally"
-_NEEDED: Final = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+_NEEDED: Final = ("hidden_size", "num_hidden_layers", "num_attention_heads")
 
 
 class _Launch:
@@ -378,6 +378,8 @@ def _model(launch: _Launch, notes: list[str]) -> Fact | None:
     if any(stated[key] is None for key in _NEEDED):
         launch.read -= set(_MODEL.values())
         return None
+    if stated["intermediate_size"] is None:
+        stated["intermediate_size"] = _inner_width(launch, stated["hidden_size"])
     if not launch.given("--group-query-attention"):
         stated["num_key_value_heads"] = None
     vocabulary = launch.get("--padded-vocab-size", "--vocab-size")
@@ -394,6 +396,14 @@ def _model(launch: _Launch, notes: list[str]) -> Fact | None:
     if launch.get("--swiglu") is None:
         notes.append("`--swiglu` is not given; models here are Llama's, with it")
     return fact(flow(entries), *stated.values(), vocabulary, untied)
+
+
+def _inner_width(launch: _Launch, width: Stated | None) -> Stated:
+    """Megatron-LM's default of `--ffn-hidden-size` (megatron/training/arguments.py, validate_args)."""
+    assert width is not None
+    hidden = width.integer()
+    inner = 8 * hidden // (3 * 64) * 64 if launch.given("--swiglu") else 4 * hidden
+    return Stated("--ffn-hidden-size", inner, None)
 
 
 def _optimizer(launch: _Launch) -> Fact:

@@ -124,6 +124,15 @@ def test_a_ramp_of_the_batch_is_one_stage_that_grows_at_megatron_s_steps(
     assert (plan.steps, plan.sequences) == (step, read)
 
 
+@pytest.mark.parametrize(("swiglu", "inner"), [("--swiglu", 128), ("", 256)])
+def test_a_model_without_an_inner_width_has_megatron_s(swiglu: str, inner: int, tmp_path: Path) -> None:
+    flags = f"{FLAGS} --seed 1 --num-layers 4 --hidden-size 64 --num-attention-heads 4 --vocab-size 2048 {swiglu}"
+    path = written(tmp_path, f"{flags} --data-path 0.7 /d/web 0.3 /d/code")
+    model = read_recipe([path]).root["model"].text
+    assert "hidden_size: 64" in model
+    assert f"intermediate_size: {inner}" in model
+
+
 def test_an_inverse_square_root_and_a_cosine_at_the_end_are_read(tmp_path: Path) -> None:
     power = f"{FLAGS} --data-path /d/web --lr-decay-style inverse-square-root --lr-warmup-iters 10"
     rate = planned(tmp_path / "a", written(tmp_path, power)).stages[0].plan.learning_rate
