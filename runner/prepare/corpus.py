@@ -50,7 +50,7 @@ from runner.prepare.formats import (
     open_file,
     parse_json,
 )
-from runner.prepare.tally import BINARY, EMPTY, NO_TEXT, NOT_JSON, NOT_TEXT, NOT_UTF8, SURROGATE, TOO_LONG, Tally
+from runner.prepare.tally import BINARY, EMPTY, NO_TEXT, NOT_JSON, NOT_TEXT, NOT_UTF8, NULL, SURROGATE, TOO_LONG, Tally
 from runner.prepare.texts import Documents, Texts
 
 BATCH_BYTES = 1 << 22
@@ -228,7 +228,8 @@ class Corpus:
 
     def _text(self, text: Any, line: bytes, split: SplitName, row: Mapping[str, Any]) -> None:
         if not isinstance(text, str):
-            reason = NO_TEXT if text is None else f"with {describe_value(text)} {NOT_TEXT}"
+            absent = text is None and self.text_column not in row
+            reason = NO_TEXT if absent else f"with {describe_value(text)} {NOT_TEXT}"
             self.tally.drop(json.loads(line), reason, split)
             return
         text = text.removeprefix(_MARK)
@@ -341,7 +342,7 @@ class Corpus:
             column = column.fill_null(b"")
         stay, replaced = mine & present, dict[int, bytes]()
         for at in np.flatnonzero(mine & ~present).tolist():
-            self.tally.drop(_name(prefix, int(rows[at])), NO_TEXT, split)
+            self.tally.drop(_name(prefix, int(rows[at])), NULL, split)
         texts = texts_of(column)
         lengths = np.diff(texts.bounds)
         self.tally.bytes += int(lengths[stay].sum())

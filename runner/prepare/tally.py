@@ -19,6 +19,7 @@ LeftOut: TypeAlias = Mapping[str, tuple[int, str]]
 # Why a document is dropped; filters add their own reasons.
 EMPTY, NO_TEXT, NOT_UTF8, NOT_JSON, NO_TOKENS = ("empty", "no text column", "not UTF-8", "not JSON", "no tokens")
 BINARY, SURROGATE, NOT_TEXT = ("binary", "with half a surrogate pair", "instead of text")
+NULL = f"with null {NOT_TEXT}"
 TOO_LONG = "longer than 1 GiB"
 
 

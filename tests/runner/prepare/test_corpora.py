@@ -330,7 +330,13 @@ def test_odd_documents_are_kept_or_counted_and_two_layouts_share_a_folder(tmp_pa
     prepare(request)
     split = Manifest.load(Path(request.output)).splits[TRAIN]
     assert split.documents == 100 + 2 + 60
-    assert split.dropped == {"empty": 2, "no text column": 2, "not UTF-8": 1, "not JSON": 1}
+    assert split.dropped == {
+        "empty": 2,
+        "no text column": 1,
+        "with null instead of text": 1,
+        "not UTF-8": 1,
+        "not JSON": 1,
+    }
     from curriculum.data.dataset import Dataset
 
     dataset = Dataset.open(request.output, sequence_length=8)

@@ -88,12 +88,13 @@ def test_what_is_left_out_is_counted_by_reason_and_does_not_move_the_numbers_of_
         b"[1]",
         b"{}",
         b'{"text": 3}',
+        b'{"text": null}',
     ]
     (tmp_path / "rows.jsonl").write_bytes(b"\n".join([*content, good]) + b"\n")
     (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
     (tmp_path / "void.txt").write_bytes(b"")
     found, tally = read(tmp_path)
-    assert found == [("rows.jsonl:9", "kept")]
+    assert found == [("rows.jsonl:10", "kept")]
     reasons = {reason: count for (_, reason), count in tally.dropped.items()}
     assert reasons == {
         "empty": 3,
@@ -102,6 +103,7 @@ def test_what_is_left_out_is_counted_by_reason_and_does_not_move_the_numbers_of_
         "no text column": 1,
         "with a list of numbers instead of an object": 1,
         "with a number instead of text": 1,
+        "with null instead of text": 1,
     }
 
 
@@ -111,7 +113,7 @@ def test_parquet_text_that_is_not_utf8_is_counted_and_the_rest_is_read(tmp_path:
     pq.write_table(pa.table({"text": column, "other": [1, 2, 3, 4]}), tmp_path / "t.parquet")
     found, tally = read(tmp_path)
     assert found == [("t.parquet:1", "one"), ("t.parquet:4", "four")]
-    assert {why: n for (_, why), n in tally.dropped.items()} == {"not UTF-8": 1, "no text column": 1}
+    assert {why: n for (_, why), n in tally.dropped.items()} == {"not UTF-8": 1, "with null instead of text": 1}
 
 
 def test_a_missing_text_column_leaves_every_row_out_and_the_columns_are_remembered(tmp_path: Path) -> None:
