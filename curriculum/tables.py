@@ -20,7 +20,7 @@ from curriculum.compiler import prepared_text, summary
 from curriculum.compiler.compile import Compiled
 from curriculum.compiler.overlap import with_overlap
 from curriculum.config.project import Project
-from curriculum.errors import DataError, NotFound, PlanError, did_you_mean
+from curriculum.errors import CurriculumError, DataError, NotFound, PlanError, did_you_mean
 from curriculum.plan.diff.compare import Comparison, compare
 from curriculum.runs import drift, folders, held_out
 from curriculum.runs.status import project_status
@@ -129,13 +129,20 @@ class ProjectTables:
 
         found: dict[Path, str] = {}
         readers = []
+        faulty: CurriculumError | None = None
         for name in [curriculum] if curriculum else self.curricula:
-            _, texts = self._texts(name, size)
+            try:
+                _, texts = self._texts(name, size)
+            except CurriculumError as error:  # another curriculum's fault, where one can be read
+                faulty = faulty or error
+                continue
             dataset = texts.curriculum.datasets.get(source, source)
             if dataset in texts.datasets():
                 readers.append(name)
                 if texts.manifest(dataset) is not None:
                     found.setdefault(texts.folder(dataset), name)
+        if not readers and faulty is not None:
+            raise faulty
         if not readers:
             raise NotFound(
                 f"no curriculum here reads a source `{source}`",

@@ -16,7 +16,7 @@ import curriculum as package
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.data.dataset import Dataset
-from curriculum.errors import DataError, NotFound
+from curriculum.errors import ConfigError, DataError, NotFound
 
 
 @pytest.fixture(scope="session")
@@ -74,3 +74,11 @@ def test_a_flipped_bit_is_refused_unless_the_bytes_are_not_compared(prepared_pro
     with pytest.raises(DataError, match=f"`{path}` is damaged: it differs from its digest in block 0"):
         package.open(project).dataset("prose")
     assert len(package.open(project).dataset("prose", verify=False)) > 3
+
+
+def test_another_curriculum_s_faulty_file_hides_no_prepared_text(prepared_project: Path, tmp_path: Path) -> None:
+    project = shutil.copytree(prepared_project, tmp_path / "project")
+    (project / "stages/another.yaml").write_text("ema: 2\n")
+    assert package.open(project).dataset("prose").num_rows > 3
+    with pytest.raises(ConfigError, match="no key `ema`"):
+        package.open(project).dataset("prose", curriculum="another")
