@@ -2,11 +2,13 @@
 
     python bench/core.py                       # CPU: the rehearsal's model, a 20M one and a Qwen3 of its size, fp32
     python bench/core.py --device cuda         # one GPU: 1.1B, sequence 2,048, bf16
+    python bench/core.py --before CHECKOUT     # beside the core of another commit, checked out there
     python bench/core.py --run runs/rehearsal/v1.1/basic    # what a finished stage spent its time on
 
 Every contender trains the same model from the same weights on the same tokens with the same micro-batch, fused
 AdamW and clipping, each in processes of its own that take turns (A B C A B C …). A row is void when its first ten
-losses are further than 2e-2 from ours. Figures are medians over all windows, with the lowest and the highest.
+losses are further than 2e-2 from ours. Figures are medians over all windows, with the lowest and the highest; of the
+ratios the median, the lowest and the highest of the rounds, every other of which goes through them backwards.
 """
 
 from __future__ import annotations
@@ -71,6 +73,14 @@ GPU = (
     "torchtitan",
 )
 WARM, CHECKED = 2, 10
+BEFORE = "ours before"
+
+
+def as_worker(contender: str, before: Path | None) -> list[str]:
+    """The words that run a contender: of this checkout, or of the one at `before`."""
+    if contender == BEFORE and before:
+        return [str(before.resolve() / "bench" / "core.py"), "--worker", "ours"]
+    return [__file__, "--worker", contender]
 
 
 def why_not(name: str, case: Case, device: str) -> str | None:
@@ -271,11 +281,16 @@ def _litgpt(name: str, case: Case, config: Any, seed: Any, where: Any) -> Step:
     return _plain(model, loss, case, where)
 
 
-def compare(name: str, device: str, rounds: int, seconds: float, only: list[str]) -> dict[str, Any]:
-    """All contenders of a case, taking turns for `rounds` rounds."""
+def compare(
+    name: str, device: str, rounds: int, seconds: float, only: list[str], before: Path | None = None
+) -> dict[str, Any]:
+    """All contenders of a case, taking turns for `rounds` rounds; `before`: a checkout whose core is one of them."""
     case = CASES[name]
     rows: dict[str, Any] = {}
     contenders = []
+    if before:
+        contenders.append(BEFORE)
+        rows[BEFORE] = {"rates": []}
     for contender in GPU if device == "cuda" else CPU:
         reason = why_not(contender, case, device)
         if only and contender not in only and contender != "ours":
@@ -285,31 +300,34 @@ def compare(name: str, device: str, rounds: int, seconds: float, only: list[str]
             rows[contender] = {"rates": []}
         else:
             rows[contender] = {"left out": reason}
-    for _ in range(rounds):
-        for contender in contenders:
+    for at in range(rounds):
+        for contender in contenders if at % 2 == 0 else reversed(contenders):
             done = subprocess.run(
-                [sys.executable, __file__, "--worker", contender, name, device, str(seconds)],
+                [sys.executable, *as_worker(contender, before), name, device, str(seconds)],
                 capture_output=True,
                 text=True,
                 check=False,
                 # as our launcher sets it, and for all alike: threads that spin while they wait fight on busy cores
-                env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ},
+                env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONPATH": ""},
             )
             if done.returncode:
                 rows[contender] = {"left out": (done.stderr.strip().splitlines() or ["it was killed"])[-1]}
                 continue
             found = json.loads(done.stdout.splitlines()[-1])
+            rows[contender].setdefault("turns", []).append(statistics.median(found["rates"]))
             rows[contender].setdefault("rates", []).extend(found.pop("rates"))
             rows[contender] |= found
-    reference = rows["ours"].get("losses", [])
+    reference, turns = rows["ours"].get("losses", []), rows["ours"].get("turns", [])
     for row in rows.values():
         if row.get("rates"):
+            ratios = [ours / theirs for ours, theirs in zip(turns, row.pop("turns"), strict=False)]
             apart = max(abs(a - b) for a, b in zip(reference, row.pop("losses"), strict=True))
             row |= {
                 "tokens_per_second": statistics.median(row["rates"]),
                 "lowest": min(row["rates"]),
                 "highest": max(row["rates"]),
                 "windows": len(row.pop("rates")),
+                "ours_is": [statistics.median(ratios), min(ratios), max(ratios)],
                 "loss_apart": apart,
                 "void": not apart < 2e-2,
             }
@@ -322,16 +340,15 @@ def show(found: dict[str, Any]) -> None:
         f"\n{found['case']}: sequences of {case.length}, batch {case.batch}, micro-batch {case.micro}, "
         f"{'bf16' if case.bf16 else 'fp32'}, {found['device']}, {found['rounds']} rounds"
     )
-    ours = found["rows"]["ours"].get("tokens_per_second")
-    print(f"{'':<28} {'tokens/s':>10} {'lowest':>10} {'highest':>10} {'ours is':>8} {'memory':>9}")
+    print(f"{'':<28} {'tokens/s':>10} {'lowest':>10} {'highest':>10} {'ours is, by turns':>22} {'memory':>9}")
     for name, row in found["rows"].items():
         if "left out" in row:
             print(f"{name:<28} left out: {row['left out']}")
             continue
-        times = f"{ours / row['tokens_per_second']:.2f}x" if ours else ""
+        times = "{:.2f}x ({:.2f} to {:.2f})".format(*row["ours_is"])
         print(
             f"{name:<28} {row['tokens_per_second']:>10,.0f} {row['lowest']:>10,.0f} {row['highest']:>10,.0f} "
-            f"{times:>8} {row['memory'] / 2**20:>6,.0f} MiB{'  VOID: other losses' if row['void'] else ''}"
+            f"{times:>22} {row['memory'] / 2**20:>6,.0f} MiB{'  VOID: other losses' if row['void'] else ''}"
         )
 
 
@@ -365,6 +382,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--seconds", type=float, default=15.0, help="of each turn")
     parser.add_argument("--only", action="append", default=[], help="a contender beside ours; may be repeated")
+    parser.add_argument("--before", type=Path, help="a checkout of another commit, whose core takes part too")
     parser.add_argument("--json", type=Path, help="where to keep the figures")
     parser.add_argument("--run", type=Path, help="only show what this stage's folder spent its time on")
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
@@ -379,7 +397,7 @@ def main() -> None:
     cases = words.case or (["tinyllama-1.1b"] if words.device == "cuda" else ["rehearsal", "llama-20m", "qwen3-20m"])
     found = []
     for case in cases:
-        found.append(compare(case, words.device, words.rounds, words.seconds, words.only))
+        found.append(compare(case, words.device, words.rounds, words.seconds, words.only, words.before))
         show(found[-1])
     if words.json:
         words.json.write_text(json.dumps(found, indent=2) + "\n")
