@@ -165,10 +165,12 @@ def _run_study(request: RunRequest, name: str, *, dry_run: bool) -> None:
         results = execution_study.run_study(request, study)
         count, seconds = len(workers(request)), time.monotonic() - started
         _show_results(request, name, results)
-        if trained := execution_study.training_seconds(study) - before:
-            spent = f"{count} worker{'s' * (count > 1)} for {show_seconds(seconds)}"
-            overhead = f"overhead {count * seconds / trained - 1:.0%}"
-            print(f"steps of training took {show_seconds(trained)} of {spent}: {overhead}")
+        shared, own = (now - then for now, then in zip(execution_study.training_seconds(study), before, strict=True))
+        if trained := shared + own:
+            # what arms share is trained once and alone, by the whole machine
+            overhead = seconds / (shared + own / count) - 1
+            spent = f"{count} worker{'s' * (count > 1)} {show_seconds(seconds)}"
+            print(f"steps of training took {show_seconds(trained)}, {spent}: overhead {overhead:.0%}")
 
 
 def _show_submitted(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from curriculum.artifacts import jobs
@@ -171,13 +173,19 @@ def verify_study(project: Project, name: str, size: str) -> Findings:
     return found
 
 
-def training_seconds(study: CompiledStudy) -> float:
-    """The seconds of all steps of training: of the study's arms, also of dropped and proposed ones, and its trunks."""
+def training_seconds(study: CompiledStudy) -> tuple[float, float]:
+    """The seconds of all steps of training: of stages that arms share, and of stages of one arm, also of dropped arms.
+
+    Shared stages are trained alone, the others by all workers at once.
+    """
     own = study.study.project.runs / study.study.size / study.name
-    before = [
-        stage_folder(arm.project, arm.compiled, stage).metrics
-        for arm in study.arms
-        for stage in arm.compiled.stages[: -len(arm.entries)]
-    ]
-    paths = {*before, *own.glob("*/metrics.jsonl")}
-    return float(sum(line["seconds"] for path in paths for line in read_metrics(path)))
+    arms = Counter(
+        stage_folder(arm.project, arm.compiled, stage).metrics for arm in study.arms for stage in arm.compiled.stages
+    )
+    shared = {path for path, count in arms.items() if count > 1}
+    single = {*arms, *own.glob("*/metrics.jsonl")} - shared
+
+    def seconds(paths: set[Path]) -> float:
+        return float(sum(line["seconds"] for path in paths for line in read_metrics(path)))
+
+    return seconds(shared), seconds(single)

@@ -19,6 +19,9 @@ from projects import BuiltOnce, with_files
 from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder
+from curriculum.config.project import Project
+from curriculum.execution.study import training_seconds
+from curriculum.studies.arms import compile_study
 
 FULL = ("--size", "full")
 STUDY = """\
@@ -98,6 +101,15 @@ def test_a_study_that_was_killed_at_random_ten_times_ends_in_the_same_state(
             process.wait(timeout=60)
     commands.run("run", "new", *FULL, folder=project, check=True)
     assert ended(project) == ended(studied)
+
+
+def test_the_training_of_a_study_counts_what_arms_share_once_and_beside_what_is_their_own(studied: Path) -> None:
+    def seconds(metrics: Path) -> float:
+        return sum(float(json.loads(line)["seconds"]) for line in metrics.read_text().splitlines())
+
+    shared, own = training_seconds(compile_study(Project.find(studied), "new", "full"))
+    assert shared == pytest.approx(seconds(studied / "runs/full/trunk/basic/metrics.jsonl"))
+    assert own == pytest.approx(sum(seconds(arm(studied, name).metrics) for name in ARMS))
 
 
 def test_every_arm_has_a_row_and_none_is_an_orphan(studied: Path, curriculum: Curriculum) -> None:
