@@ -34,7 +34,10 @@ def command() -> NoReturn:
 
 
 def main() -> NoReturn:
-    """Run the command line; exit code 0: done, 1: a job failed, 2: an error in files or arguments, 130: Ctrl-C."""
+    """Run the command line; exit code 0: done, 1: a job failed, 2: an error in files or arguments, 130: stopped.
+
+    By Ctrl-C, by SIGTERM or by `curriculum stop` alike.
+    """
     # A short command takes half a second, most of it imports: their objects stay, so the collector need not visit
     # them repeatedly, and pydantic need not search the installed packages for plug-ins.
     gc.set_threshold(50_000, 20, 100)

@@ -237,6 +237,14 @@ def pinned(folder: StageFolder) -> dict[int, tuple[str, ...]]:
     return {position: names for position, names in pins.items() if names}
 
 
+def is_pinned(folder: StageFolder, position: int) -> bool:
+    """Whether a curriculum branches at `position`: one look, short enough for every step on a disk of the network."""
+    try:
+        return any(name.endswith(".json") for name in os.listdir(folder.pins_at(position)))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 def discard(checkpoint: Checkpoint) -> bool:
     """Delete a checkpoint unless it is pinned, now or while it is being deleted; false when it stays.
 
@@ -244,10 +252,10 @@ def discard(checkpoint: Checkpoint) -> bool:
     pins are read then. One of the two always sees the other.
     """
     folder = StageFolder(checkpoint.path.parent.parent)
-    if checkpoint.position in pinned(folder):
+    if is_pinned(folder, checkpoint.position):
         return False
     doomed = fs.set_aside(checkpoint.path)
-    if checkpoint.position in pinned(folder):
+    if is_pinned(folder, checkpoint.position):
         fs.publish(doomed, checkpoint.path)
         return False
     fs.remove_tree(doomed)

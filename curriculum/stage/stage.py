@@ -31,9 +31,6 @@ from curriculum.stream.stream import load
 
 WITNESSED, PLANNED = "witnessed", "planned"
 
-PINS_EVERY = 1.0
-"""Seconds between two readings of the folder of pins, which may be on a slow disk of the network."""
-
 
 class Stage:
     """A stage as its trainer sees it; a context manager that holds the stage's lock and says how the trainer ended.
@@ -61,8 +58,6 @@ class Stage:
         self._watchdog = Watchdog(self.attempt, rank, job.machine.hang_limit)
         self._saved = job.resume.step if job.resume.origin == "own" else None
         self._witnessed, self._records_opened = True, False
-        self._pins: dict[int, tuple[str, ...]] = {}
-        self._pins_at = -PINS_EVERY
         self._asked_to_save = self.position
         # where it was stopped nothing is due; where it was killed between an evaluation and its save, something is
         self._asked_to_evaluate = self.plan.position_before(self.step - 1)
@@ -316,12 +311,8 @@ class Stage:
         return requested or due or kept or self.step == self.last_step
 
     def _is_pinned(self) -> bool:
-        """On rank 0, whether a branch is known to start here; it is known `PINS_EVERY` after its pin."""
-        if not self.first:
-            return False
-        if (now := time.monotonic()) - self._pins_at >= PINS_EVERY:
-            self._pins, self._pins_at = checkpoints.pinned(self.folder), now
-        return self.position in self._pins
+        """On rank 0, whether a branch starts here."""
+        return self.first and checkpoints.is_pinned(self.folder, self.position)
 
     @contextlib.contextmanager
     def checkpoint(self) -> Iterator[Path]:

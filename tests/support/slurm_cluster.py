@@ -40,6 +40,7 @@ SlurmdSpoolDir={folder}/spool-%n
 StateSaveLocation={folder}/state
 SlurmctldLogFile={folder}/slurmctld.log
 SlurmdLogFile={folder}/%n.log
+SlurmdDebug=debug
 NodeName=n1 NodeHostname=localhost NodeAddr=127.0.0.1 Port={first} CPUs=2 RealMemory=1000
 NodeName=n2 NodeHostname=localhost NodeAddr=127.0.0.1 Port={second} CPUs=2 RealMemory=1000
 PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
@@ -141,15 +142,30 @@ def begin_again(job: str) -> None:
     wait_for(f"job {job} in the queue again", lambda: queue(job) == "PENDING", 30)
     # A node compares whole seconds: started in the very second in which its last credential was revoked,
     # the job is refused ("Job credential revoked") and fails for good.
-    time.sleep(2)
-    # What is left of a step on a lost node kills by the step's number, which is that of the next one too.
-    wait_for(f"the steps of job {job} to end", lambda: not is_stepping(job))
+    time.sleep(1.1 - time.time() % 1)
     ask("scontrol", "update", f"JobId={job}", "StartTime=now")
 
 
-def is_stepping(job: str) -> bool:
-    """Whether a process of Slurm still manages a step of the job on a node."""
-    return subprocess.run(["pgrep", "-f", rf"^slurmstepd: \[{job}\."], capture_output=True, check=False).returncode == 0
+def lose(node: str, job: str) -> None:
+    """Take away a node that a step of the job runs on, and give it back once that step has ended there.
+
+    Slurm queues the job again without waiting for that node, whose slurmd looks once a second whether the step has
+    ended and says so then. Where the job has begun again by then, the controller takes it that the job has left the
+    node: it grants no further step there ("Requested nodes are busy"), and srun asks for one again and again.
+    """
+    log = Path(os.environ["SLURM_CONF"]).parent / f"{node}.log"
+    before = log.stat().st_size
+    ask("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
+    wait_for("the job to be taken away", lambda: queue(job) == "PENDING", 30)
+    said = f"JobId={job}: sent epilog complete msg".encode()
+    wait_for(f"{node} to end its step of job {job}", lambda: said in log.read_bytes()[before:])
+    bring_back(node)
+
+
+def bring_back(*nodes: str) -> None:
+    """Nodes that were taken away serve again; one whose slurmd spoke meanwhile does already."""
+    for node in nodes:
+        subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], capture_output=True, check=False)
 
 
 def both_idle() -> bool:

@@ -12,10 +12,13 @@ from pathlib import Path
 
 import commands
 import pytest
-from projects import BuiltOnce, write_prepared_project
+from projects import BuiltOnce, job_of, write_prepared_project
 
 from curriculum.artifacts import checkpoints
+from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
+from curriculum.stage import Stage
+from curriculum.stage.resume import decided
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 FULL = ("--size", "full")
@@ -107,6 +110,18 @@ def test_a_position_that_is_pinned_while_a_stage_trains_towards_it_gets_a_checkp
     curriculum(project, "run", "variant", *FULL)
     kept = [checkpoint.position for checkpoint in checkpoints.list_checkpoints(StageFolder(folder))]
     assert kept == [1280, 4096, 5120, 6144]
+
+
+@pytest.mark.promise("A position that is pinned while a stage trains towards it gets a checkpoint that stays")
+def test_a_position_that_is_pinned_during_the_step_that_reaches_it_gets_a_checkpoint(
+    finished: Path, tmp_path: Path
+) -> None:
+    job = decided(job_of(finished, tmp_path / "basic"))
+    stage = Stage(job, StopFlag(), agree=bool, rank=0, world_size=1)
+    assert not stage.should_save()
+    stage.step += 1
+    checkpoints.pin(stage.folder, stage.position, "late")
+    assert stage.should_save()
 
 
 @pytest.mark.promise(

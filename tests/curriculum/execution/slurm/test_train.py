@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from slurm_cluster import ask, begin_again, both_idle, queue, wait_for
+from slurm_cluster import ask, begin_again, both_idle, bring_back, lose, queue, wait_for
 from slurm_runs import HEAD, Here, done
 
 STAGES = {
@@ -39,12 +39,6 @@ two-exact: {launcher: slurm, nodes: 2, device: cpu, threads: 1, address: 127.0.0
 one-exact: {launcher: slurm, device: cpu, threads: 1, exactness: canonical, micro_batch: 8}
 nowhere: {launcher: slurm, device: cpu, threads: 1, slurm: {partition: gpu}}
 """
-
-
-def bring_back(*nodes: str) -> None:
-    """Nodes that were taken away serve again; one whose slurmd spoke meanwhile does already."""
-    for node in nodes:
-        subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], capture_output=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +114,8 @@ def test_a_chain_of_jobs_survives_a_kill_a_requeue_and_a_lost_node_and_gives_the
     wait_for("both nodes to begin", lambda: far.attempts("variant/continual"))
     assert far.state("variant/continual") == ("running", f"Slurm job {continual} on n[1-2]")
     wait_for("both nodes to save", lambda: far.saved("variant/continual"))
-    ask("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=lost")
-    wait_for("the job to be taken away", lambda: queue(continual) == "PENDING", 30)
+    lose("n2", continual)
     assert not (far.stage("variant/continual") / "DONE").exists()
-    bring_back("n2")
     begin_again(continual)
     done(far, "variant/continual")
     assert far.attempts("variant/continual") == 2
