@@ -20,6 +20,7 @@ import io
 import json
 import os
 import pkgutil
+import platform
 import runpy
 import selectors
 import signal
@@ -62,7 +63,10 @@ def import_everything() -> None:
     importlib.import_module("gigatoken.gigatoken_rs")
     for name in ("optimize", "signal", "stats"):  # by the fits of a study
         importlib.import_module(f"scipy.{name}")
-    importlib.import_module("runner.monitor.code_digest").training_code()
+    digests = importlib.import_module("runner.monitor.code_digest")
+    digests.training_code()
+    digests.all_code()
+    platform.platform()
 
 
 def _of_torchrun() -> Any:
