@@ -78,8 +78,9 @@ def equivalent(one: str, other: str) -> bool:
     return any({one, other} <= digests for digests in EQUIVALENT)
 
 
+@functools.cache
 def all_code() -> str:
-    """The digest of every source file of the two packages."""
+    """The digest of every source file of the two packages, as they were when this process first asked."""
     return fs.digest(
         {
             f"{name}/{path.relative_to(root)}": fs.sha256_file(path)

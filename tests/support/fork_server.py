@@ -20,6 +20,7 @@ import io
 import json
 import os
 import pkgutil
+import platform
 import runpy
 import selectors
 import signal
@@ -40,6 +41,9 @@ LARGEST_REQUEST = 1 << 17
 FORKED_PACKAGES = {"curriculum", "runner", "bench"}
 TORCHRUN = "torch.distributed.run"
 """Whose modules, and which one besides, `python -m` runs in a forked child, as it does a script; others are started."""
+
+LATE = ("blake3", "rich._emoji_codes", "typer._adapters", "typer._click.decorators", "torch.profiler._cupti_monitor")
+"""What nearly every command or training imports once it needs it."""
 
 SEARCHED = list(sys.path[1:])
 """Where modules are looked for, without the folder of this file."""
@@ -62,7 +66,23 @@ def import_everything() -> None:
     importlib.import_module("gigatoken.gigatoken_rs")
     for name in ("optimize", "signal", "stats"):  # by the fits of a study
         importlib.import_module(f"scipy.{name}")
-    importlib.import_module("runner.monitor.code_digest").training_code()
+    for name in LATE:
+        with contextlib.suppress(ImportError):  # another version's
+            importlib.import_module(name)
+    build_models()
+    digests = importlib.import_module("runner.monitor.code_digest")
+    digests.training_code()
+    digests.all_code()
+    platform.platform()
+
+
+def build_models() -> None:
+    """The validators of our YAML's models, which a command builds when it reads its first file of a kind."""
+    models = list(importlib.import_module("pydantic").BaseModel.__subclasses__())
+    for model in models:  # grows while it is read
+        models += model.__subclasses__()
+        if model.__module__.partition(".")[0] in PACKAGES:
+            model.model_rebuild()
 
 
 def _of_torchrun() -> Any:
