@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import select
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,6 +199,26 @@ def kill(process: subprocess.Popen[bytes]) -> None:
     for pid in descendants:  # one that was stopped (SIGSTOP) would outlive any other signal
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def end_of(process: subprocess.Popen[bytes]) -> Iterator[Callable[[float], object]]:
+    """A function that returns once the process has ended, or after so many seconds.
+
+    Where the kernel offers no descriptor of a process (Linux does), after these seconds only.
+    """
+    descriptor = None
+    with contextlib.suppress(AttributeError, OSError):
+        descriptor = os.pidfd_open(process.pid)
+    if descriptor is None:
+        yield time.sleep
+        return
+    try:
+        ended = select.poll()
+        ended.register(descriptor, select.POLLIN)
+        yield lambda seconds: ended.poll(seconds * 1000)
+    finally:
+        os.close(descriptor)
 
 
 def examine(process: subprocess.Popen[bytes], attempt: Attempt) -> None:

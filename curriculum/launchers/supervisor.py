@@ -19,7 +19,7 @@ from curriculum.artifacts import jobs
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import Attempt
 from curriculum.errors import RunFailed
-from curriculum.launchers.process import Launcher, ProcessLauncher, examine
+from curriculum.launchers.process import Launcher, ProcessLauncher, end_of, examine
 
 RESTARTS_WITHOUT_PROGRESS = 2
 BACKOFF_SECONDS = (0.0, 2.0, 10.0, 30.0, 60.0)
@@ -107,20 +107,21 @@ def _watch(
     """Return once the process has ended: by itself, after a stop, or killed because it hangs."""
     heartbeat, stopped_at = Heartbeat(attempts, silence), math.inf
     try:
-        while process.poll() is None:
-            if stop and stopped_at == math.inf:
-                launcher.stop(process, heartbeat.attempt, urgent=stop.urgent)
-                stopped_at = time.monotonic()
-            if time.monotonic() - stopped_at > patience:
-                launcher.kill(process)
-            tick()
-            launcher.check(heartbeat.attempt, time.monotonic() - started)
-            time.sleep(TICK_SECONDS)
-            if heartbeat.lost():
-                examine(process, heartbeat.attempt)
-                time.sleep(HUNG_SECONDS)  # for the other ranks' stacks
-                launcher.kill(process)
-                process.wait()
+        with end_of(process) as wait_for_end:
+            while process.poll() is None:
+                if stop and stopped_at == math.inf:
+                    launcher.stop(process, heartbeat.attempt, urgent=stop.urgent)
+                    stopped_at = time.monotonic()
+                if time.monotonic() - stopped_at > patience:
+                    launcher.kill(process)
+                tick()
+                launcher.check(heartbeat.attempt, time.monotonic() - started)
+                wait_for_end(TICK_SECONDS)
+                if heartbeat.lost():
+                    examine(process, heartbeat.attempt)
+                    time.sleep(HUNG_SECONDS)  # for the other ranks' stacks
+                    launcher.kill(process)
+                    process.wait()
     except BaseException:
         launcher.kill(process)
         process.wait()

@@ -176,7 +176,6 @@ def finished() -> Path:
 
     atexit.register(remove)
     root = write_small_project(folder / "project")
-    (root / "sizes.yaml").write_text("full: {at_most: {held_out_windows: 64}}\n")
     with forking():
         ended = fork(lambda: int(run(root).stopped), folder / "log").wait(300)
     assert ended == 0, (folder / "log").read_text()

@@ -66,7 +66,7 @@ def write_small_project(root: Path, *, texts: bool = True) -> Path:
         "mixtures/prose-only.yaml": "weights: {prose: 1}\n",
         "mixtures/mixed.yaml": "weights: {prose: 3, code: 1}\n",
         "sources.yaml": SOURCES,
-        "sizes.yaml": "full: {}\n",
+        "sizes.yaml": "full: {at_most: {held_out_windows: 64}}\n",
         "machines.yaml": MACHINES,
     }
     prose = ("the", "sea", "was", "calm", "and", "grey", "ships", "went", "slowly", "home", "under", "rain")

@@ -101,6 +101,15 @@ def test_a_rank_that_writes_its_stacks_is_ended_with_all_below_it_and_started_ag
     assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
 
 
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="the kernel does not tell")
+def test_the_end_of_a_job_is_noticed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervisor, "TICK_SECONDS", 20.0)
+    began = time.monotonic()
+    outcome, _ = watched(launches(tmp_path, "done"), [0])
+    assert outcome["outcome"] == "done"
+    assert time.monotonic() - began < 15
+
+
 def test_a_job_that_does_not_hear_a_stop_is_ended_when_its_patience_is_over(tmp_path: Path) -> None:
     deaf = (
         "import signal, sys, time; from pathlib import Path; "
