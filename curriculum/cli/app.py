@@ -94,12 +94,12 @@ def _usage_told() -> Iterator[None]:
         if error.ctx is None or type(error).__name__ == "NoArgsIsHelpError":
             raise
         param = error.param if isinstance(error, typer.BadParameter) else None
-        if param is not None and param.name in ("name", "names") and not error.message:
-            error.message = f"The curricula here: {', '.join(completion.curricula('')) or 'none'}."
+        names = param is not None and param.name in ("name", "names") and not error.message
+        here = f"The curricula here: {', '.join(completion.curricula('')) or 'none'}. " if names else ""
         message, command = error.format_message().rstrip("."), error.ctx.command_path
         usage = " ".join(error.ctx.get_usage().removeprefix("Usage: ").split())
         raise CurriculumError(
-            message[:1].lower() + message[1:], hint=f"`{usage}`; `{command} --help` lists the options"
+            message[:1].lower() + message[1:], hint=f"{here}`{usage}`; `{command} --help` lists the options"
         ) from None
 
 
