@@ -45,6 +45,9 @@ class CurriculumError(Exception):
             if note:
                 self.add_note(note)  # for tracebacks in notebooks and logs, which do not `render`
 
+    def __str__(self) -> str:
+        return self.what if self.place is None else f"{self.what} ({self.place})"
+
     def render(self, width: int = 100) -> str:
         """The complete message as plain text, at most `LINES_AT_MOST` lines of `width` columns."""
         lines = _wrapped("error: ", "  ", self.what, width)

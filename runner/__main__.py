@@ -199,12 +199,6 @@ def _import(job: jobs.ImportJob) -> Outcome:
     return huggingface.import_directory(job, STOP)
 
 
-def _convert(job: jobs.ConvertJob) -> Outcome:
-    from runner.checkpoint import huggingface
-
-    return huggingface.convert(job, STOP)
-
-
 def _export(job: jobs.ExportJob) -> Outcome:
     from runner.checkpoint import huggingface
 
@@ -217,7 +211,6 @@ JOBS: dict[type[jobs.Job], Callable[[Any], Outcome | None]] = {
     jobs.PrepareJob: _prepare,
     jobs.TokenizerJob: _prepare,
     jobs.ImportJob: _import,
-    jobs.ConvertJob: _convert,
     jobs.ExportJob: _export,
     jobs.DoctorJob: _doctor,
     jobs.HarnessJob: _benchmark,

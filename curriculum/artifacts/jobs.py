@@ -196,19 +196,6 @@ class ImportJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ConvertJob:
-    """Write the weights of `checkpoint`, another trainer's with `layout: hf`, as our checkpoint `output`.
-
-    It has the given `state` and no moments, and appears complete or not at all.
-    """
-
-    attempt_folder: str
-    checkpoint: str
-    output: str
-    state: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ExportJob:
     """Write the weights of `checkpoint` as the Hugging Face directory `output`, which appears complete or not at all.
 
@@ -264,18 +251,7 @@ class TaskItemsJob:
     folders: tuple[str, ...] = ()
 
 
-Job = (
-    TrainJob
-    | EvaluateJob
-    | PrepareJob
-    | TokenizerJob
-    | ImportJob
-    | ConvertJob
-    | ExportJob
-    | DoctorJob
-    | HarnessJob
-    | TaskItemsJob
-)
+Job = TrainJob | EvaluateJob | PrepareJob | TokenizerJob | ImportJob | ExportJob | DoctorJob | HarnessJob | TaskItemsJob
 
 _KINDS: dict[str, type[Job]] = {
     "train": TrainJob,
@@ -283,7 +259,6 @@ _KINDS: dict[str, type[Job]] = {
     "prepare": PrepareJob,
     "tokenizer": TokenizerJob,
     "import": ImportJob,
-    "convert": ConvertJob,
     "export": ExportJob,
     "doctor": DoctorJob,
     "harness": HarnessJob,
@@ -317,8 +292,7 @@ def outcome_of(error: BaseException) -> dict[str, Any]:
     known = storage_error(error) if isinstance(error, OSError) else error
     if not isinstance(known, CurriculumError):
         return {"outcome": FAILED, "message": f"{type(error).__name__}: {error}"}
-    place = f" ({known.place})" if known.place else ""
-    outcome: dict[str, Any] = {"outcome": REFUSED, "message": known.what + place, "hint": known.hint}
+    outcome: dict[str, Any] = {"outcome": REFUSED, "message": str(known), "hint": known.hint}
     return outcome | ({"entry": list(known.entry)} if known.entry else {})
 
 

@@ -6,8 +6,9 @@ inside verbs are lazy, so that `--help` is fast.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
@@ -39,6 +40,7 @@ from curriculum.cli import (
     trace,
     verify,
 )
+from curriculum.errors import CurriculumError
 
 Verb = Callable[..., Any]
 
@@ -52,16 +54,20 @@ PANELS: dict[str, tuple[Verb, ...]] = {
 VERBS = tuple(verb for verbs in PANELS.values() for verb in verbs)
 
 
+UsageError = cast("type[typer.BadParameter]", typer.BadParameter.__base__)
+"""Words of a command line that its verb does not take; Typer has no public name for it."""
+
+
 class _InPanels(TyperGroup):
-    """Lists verbs by panel, each with the first sentence of its help in full; names the curricula where one lacks."""
+    """Lists verbs by panel, each with the first sentence of its help in full."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _usage_told():
+            return super().make_context(*args, **kwargs)
 
     def invoke(self, ctx: Any) -> Any:
-        try:
+        with _usage_told():
             return super().invoke(ctx)
-        except typer.BadParameter as error:
-            if error.param is not None and error.param.name in ("name", "names") and not error.message:
-                error.message = f"The curricula here: {', '.join(completion.curricula('')) or 'none'}."
-            raise
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         width = max(map(len, self.commands))
@@ -74,6 +80,27 @@ class _InPanels(TyperGroup):
                         if name in self.commands
                     ]
                 )
+
+
+@contextmanager
+def _usage_told() -> Iterator[None]:
+    """CurriculumError, whose hint is how the verb is called, for words that it does not take.
+
+    It names the curricula where one lacks. No word at all is answered with the help.
+    """
+    try:
+        yield
+    except UsageError as error:
+        if error.ctx is None or type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        param = error.param if isinstance(error, typer.BadParameter) else None
+        names = param is not None and param.name in ("name", "names") and not error.message
+        here = f"The curricula here: {', '.join(completion.curricula('')) or 'none'}. " if names else ""
+        message, command = error.format_message().rstrip("."), error.ctx.command_path
+        usage = " ".join(error.ctx.get_usage().removeprefix("Usage: ").split())
+        raise CurriculumError(
+            message[:1].lower() + message[1:], hint=f"{here}`{usage}`; `{command} --help` lists the options"
+        ) from None
 
 
 def word(verb: Verb) -> str:

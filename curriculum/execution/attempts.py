@@ -26,6 +26,9 @@ from curriculum.stage.saves import mark_done
 PATIENCE_SECONDS = 1.5
 """What a job that trains nothing may take to end once it is stopped: it loses nothing when it is killed."""
 
+NOT_STARTED_CODES = (126, 127)
+"""The exit codes of a shell and of `env` that could not start a program."""
+
 
 def run_job(
     request: RunRequest, job: jobs.Job, title: str, stop: StopFlag, *, progress: Path | None = None, processes: int = 1
@@ -127,6 +130,14 @@ def _unsaid(job: jobs.TrainJob, code: int) -> dict[str, Any]:
     """How another trainer ended that did not say so itself, by its exit code and what it saved."""
     if code == jobs.TAKEN_CODE:
         return {"outcome": jobs.TAKEN}
+    if job.trainer is not None and code in NOT_STARTED_CODES:
+        attempt = StageFolder(Path(job.stage_folder)).newest_attempt()
+        return {
+            "outcome": jobs.REFUSED,
+            "message": f"trainer `{job.trainer.name}` ended with exit code {code}: what its command starts is missing, "
+            "or may not be executed",
+            "hint": f"its log names the program: {attempt.log if attempt else 'there is none'}",
+        }
     if code != 0 or job.trainer is None:
         return {"outcome": jobs.FAILED}
     plan = StagePlan.load(Path(job.plan))

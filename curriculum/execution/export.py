@@ -178,8 +178,10 @@ def export_job(project: Project, source: ExportSource, to: Path, dtype: str) -> 
     origin = checkpoints.state(source.imported)["imported"] if source.imported else None
     stored = DTYPES[dtype] or (origin["dtype"] if origin else "float32")
     by_other = checkpoints.trainer_of(source.checkpoint)
+    model: Mapping[str, Any] = source.compiled.stages[-1].plan.model
     if by_other is not None:
-        stored, architecture, texts, copies = _other_files(project, source, dtype)
+        stored, is_converted, architecture, texts, copies = _other_files(project, source, dtype)
+        model = model if is_converted else {}
     elif source.imported and origin:
         texts, copies = _imported_files(source, origin, stored)
         architecture = huggingface.families.FAMILIES[origin["config"]["model_type"]].architecture
@@ -209,7 +211,7 @@ def export_job(project: Project, source: ExportSource, to: Path, dtype: str) -> 
         attempt_folder=str(new_attempt(project.data / "attempts")),
         checkpoint=str(source.checkpoint),
         output=str(to.absolute()),
-        model={} if by_other is not None else compiled.stages[-1].plan.model,
+        model=model,
         dtype=stored,
         dtypes=origin["dtypes"] if origin and dtype == "source" else {},
         texts=texts,
@@ -217,24 +219,30 @@ def export_job(project: Project, source: ExportSource, to: Path, dtype: str) -> 
     )
 
 
-def _other_files(project: Project, source: ExportSource, dtype: str) -> tuple[str, str, dict[str, str], dict[str, str]]:
-    """The dtype, architecture, texts to write and files to copy of another trainer's Hugging Face model.
+def _other_files(
+    project: Project, source: ExportSource, dtype: str
+) -> tuple[str, bool, str, dict[str, str], dict[str, str]]:
+    """The dtype, whether our model converts the weights to it, architecture, texts to write and files to copy of
+    another trainer's Hugging Face model.
 
-    The project's tokenizer joins them where the trainer saved none. ConfigError where weights would be converted.
+    The project's tokenizer joins them where the trainer saved none. DataError for weights of another dtype than is
+    wanted, whose model is not the plan's.
     """
     folder = checkpoints.hf_folder(source.checkpoint)
     config = huggingface.read_json(folder, huggingface.CONFIG)
-    stored = str(config.get("dtype") or config.get("torch_dtype") or "float32")
-    if DTYPES[dtype] not in (None, stored):
-        raise ConfigError(
-            f"`{source.address}` was saved by another trainer: its weights are copied as they are, in `{stored}`",
-            hint="leave `--dtype` out",
-        )
+    saved = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    stored = DTYPES[dtype] or saved
     architecture = str(next(iter(config.get("architectures") or ()), config.get("model_type")))
     copies = {path.name: str(path) for path in sorted(folder.iterdir()) if huggingface.is_carried(path.name)}
     texts, ours = ({}, {}) if huggingface.TOKENIZER in copies else _own_files(project, source, stored)
     texts = {name: text for name, text in texts.items() if name not in copies}
-    return stored, architecture, texts, {**ours, **copies}
+    copies = {**ours, **copies}
+    if stored != saved:
+        trainers.require_our_model(source.checkpoint, f"an export in `{stored}`")
+        copies = {name: path for name, path in copies.items() if not huggingface.is_weights(name)}
+        del copies[huggingface.CONFIG]
+        texts[huggingface.CONFIG] = _json(huggingface.with_dtype(config, stored))
+    return stored, stored != saved, architecture, texts, copies
 
 
 def _imported_files(

@@ -1,15 +1,14 @@
-"""The checkpoint that a stage starts from, in the form that its trainer reads: weights go from one trainer to another.
+"""Weights go from one trainer to another: ours are offered to it as a Hugging Face model, and we read its own.
 
-Another trainer's weights are read from its Hugging Face model (`layout: hf`), ours are offered to it as one.
+Our trainer reads another's Hugging Face model (`layout: hf`) where the checkpoint is, if it is the plan's.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, huggingface, jobs
@@ -22,13 +21,16 @@ from curriculum.plan.model import ModelConfig
 from curriculum.plan.stage import StagePlan
 
 
-def check_model(checkpoint: Path, plan: StagePlan) -> None:
-    """DataError where the Hugging Face model in another trainer's checkpoint is not the plan's."""
+def check_model(checkpoint: Path) -> None:
+    """DataError where the Hugging Face model in another trainer's checkpoint is not that of its stage's plan."""
+    plan = StagePlan.load(StageFolder(checkpoint.parent.parent).plan)
     model = huggingface.read(checkpoints.hf_folder(checkpoint), with_tokenizer=False).model
-    ours, theirs = ModelConfig.from_json(plan.model), ModelConfig.from_json(model)
-    if ours != theirs:
+    ours, theirs = (asdict(ModelConfig.from_json(numbers)) for numbers in (plan.model, model))
+    different = [key for key in ours if key != "init" and ours[key] != theirs[key]]
+    if different:
+        stated = ", ".join(f"`{key}` is {theirs[key]}, the plan's {ours[key]}" for key in different)
         raise DataError(
-            f"the model in checkpoint `{checkpoint.name}` is another than the plan's: {theirs}, the plan's is {ours}",
+            f"the model in checkpoint `{checkpoint.name}` is another than the plan's: {stated}",
             hint="its trainer has to train the plan's `model`",
         )
 
@@ -37,23 +39,31 @@ def with_readable_parent(job: jobs.TrainJob, stop: StopFlag, note: Callable[[str
     """The job with a parent that its trainer reads, in `parent/` of the stage's folder if it has to be converted.
 
     None when it was stopped. `note` gets a line where another trainer than the parent's goes on. DataError where
-    the parent's model is not the plan's.
+    a model that our trainer is to read, of the parent or of what is averaged, is not the plan's.
     """
     folder = StageFolder(Path(job.stage_folder))
     if job.parent_checkpoint is None or checkpoints.latest(folder) is not None:
         return job
     parent = Path(job.parent_checkpoint)
+    if job.trainer is None:
+        for checkpoint in map(Path, job.averages or (job.parent_checkpoint,)):
+            if checkpoints.trainer_of(checkpoint) is not None:
+                check_model(checkpoint)
     saved = checkpoints.trainer_of(parent)
     if (saved and saved[0]) == (job.trainer and job.trainer.name):
         return job
-    note(f"of checkpoint `{parent.name}` the weights alone are taken: another trainer goes on with new optimizer state")
-    if saved and job.trainer:  # both of `layout: hf`
+    if not job.averages:
+        note(
+            f"of checkpoint `{parent.name}` the weights alone are taken: another trainer goes on with new optimizer "
+            "state"
+        )
+    if saved or job.trainer is None:  # of `layout: hf`, which the job's trainer reads
         return job
     digest = fs.digest([checkpoints.weights_digest(parent), checkpoints.state(parent)])
     output = folder.parent / digest[:16]
     if not output.exists():
         attempt = new_attempt(folder.parent / "attempts")
-        jobs.save(_conversion(job, parent, attempt, output), attempt.job)
+        jobs.save(_conversion(job, job.trainer, attempt, output), attempt.job)
         launcher = ProcessLauncher(1, default_threads(None, 1))
         if supervise(launcher, lambda: attempt, stop=stop)["outcome"] == jobs.STOPPED:
             return None
@@ -66,16 +76,11 @@ def drop_converted(folder: StageFolder) -> None:
         fs.remove_tree(folder.parent)
 
 
-def _conversion(job: jobs.TrainJob, parent: Path, attempt: Attempt, output: Path) -> jobs.ConvertJob | jobs.ExportJob:
-    """The job that writes the parent's weights in the other form."""
-    plan = StagePlan.load(Path(job.plan))
-    state: dict[str, Any] = dict(checkpoints.state(parent))
-    if job.trainer is None:
-        check_model(parent, plan)
-        del state["trainer"]
-        state |= {"nonfinite_steps": 0, "nonfinite_in_a_row": 0}
-        return jobs.ConvertJob(attempt_folder=str(attempt), checkpoint=str(parent), output=str(output), state=state)
-    state |= {"trainer": {"name": job.trainer.name, "layout": job.trainer.layout}}
+def _conversion(job: jobs.TrainJob, trainer: jobs.Trainer, attempt: Attempt, output: Path) -> jobs.ExportJob:
+    """The job that writes our parent's weights as a checkpoint of `trainer`."""
+    assert job.parent_checkpoint is not None
+    plan, parent = StagePlan.load(Path(job.plan)), Path(job.parent_checkpoint)
+    state = {**checkpoints.state(parent), "trainer": {"name": trainer.name, "layout": trainer.layout}}
     eos, bos = plan.tokenizer.get("eos"), plan.tokenizer.get("bos")
     config = huggingface.config_of(plan.model, dtype="float32", eos=eos, bos=bos)
     return jobs.ExportJob(

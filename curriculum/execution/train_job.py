@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from curriculum import fs
-from curriculum.artifacts import checkpoints, evaluations, jobs
+from curriculum.artifacts import evaluations, jobs
 from curriculum.compiler import imported_models, prepared_text
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.kept_positions import kept_positions
@@ -48,7 +48,8 @@ def member_checkpoints(project: Project, compiled: Compiled, stage: CompiledStag
     """The checkpoints that an average is of, in its order; those of its own lineage, or of a job in Slurm's queue, may
     be still to be saved.
 
-    CheckpointError for another that is not trained yet or was pruned, or that another trainer saved.
+    CheckpointError for another that is not trained yet or was pruned, or of another trainer without
+    `layout: hf`; DataError for one whose model is not the plan's.
     """
     found = []
     own = {(before.name, before.stop) for before in compiled.stages}
@@ -65,11 +66,7 @@ def member_checkpoints(project: Project, compiled: Compiled, stage: CompiledStag
                 f"`{stage.name}` averages `{member.stage.name}` at {member.stage.stop:,} tokens, not trained yet",
                 hint=f"train it first: `curriculum run {member.compiled.curriculum}{options}`",
             )
-        if (saved := checkpoints.trainer_of(checkpoint.path)) is not None:
-            raise CheckpointError(
-                f"`{stage.name}` averages `{member.stage.name}`, whose checkpoint trainer `{saved[0]}` saved",
-                hint="only checkpoints of our own trainer are averaged",
-            )
+        trainers.require_our_model(checkpoint.path, f"the average `{stage.name}`")
         found.append(checkpoint.path)
     return found
 

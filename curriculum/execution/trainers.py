@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 from curriculum.artifacts import checkpoints, jobs
@@ -33,19 +35,46 @@ def started_processes(request: RunRequest) -> int:
 
 
 def check(request: RunRequest, compiled: Compiled) -> None:
-    """PlanError when a stage still to be trained needs what the machine's trainer does not do.
+    """PlanError when a stage still to be trained needs what the machine's trainer does not do, or that has no program.
 
     It may keep documents apart or a moving average, have been started by another trainer, or continue from a checkpoint
     of another.
     """
-    for stage in compiled.stages:
-        if is_reached(stage_folder(request.project, compiled, stage), stage):
-            continue
+    due = [s for s in compiled.stages if not is_reached(stage_folder(request.project, compiled, s), s)]
+    for stage in due:
         _check_documents(request, stage)
         _check_average(request, stage)
         _check_moving_average(request, stage)
         _check_started(request, compiled, stage)
         _check_parent(request, compiled, stage)
+    if due:
+        _check_command(request)
+
+
+def _check_command(request: RunRequest) -> None:
+    """PlanError where the command of the machine's trainer is not there; what a container holds is not known."""
+    trainer = of(request)
+    if trainer is None or request.is_rendered:
+        return
+    folder, (first, *words) = Path(trainer.folder), trainer.run
+    if first == "python":
+        script = next(iter(words), "-")
+        if script.startswith("-") or (folder / script).exists():
+            return
+        what = f"`{script}`, and there is no such file"
+    else:
+        is_path = os.sep in first  # from the trainer's folder; another word is looked for in PATH
+        if shutil.which(folder / first if is_path else first):
+            return
+        if not is_path and request.machine_entry.launcher == "slurm":
+            return  # that of another machine
+        what = f"`{first}`, and there is no such program"
+    raise _refused(
+        request,
+        f"trainer `{trainer.name}` runs {what}",
+        "`run` is executed in the project's folder: name a file from there, as in `run: [python, train.py]`",
+        "run",
+    )
 
 
 def _check_documents(request: RunRequest, stage: CompiledStage) -> None:
@@ -64,7 +93,7 @@ def _check_average(request: RunRequest, stage: CompiledStage) -> None:
         raise _refused(
             request,
             f"stage `{stage.name}` averages checkpoints, which trainer `{trainer.name}` does not",
-            "run it on a machine without `trainer`; averages are of checkpoints of our own trainer",
+            "run it on a machine without `trainer`: our own trainer averages, also what others saved with `layout: hf`",
         )
 
 
@@ -124,24 +153,30 @@ def _check_parent(request: RunRequest, compiled: Compiled, stage: CompiledStage)
             hint=f"say `optimizer: reset` at the stage, or train it on a machine that runs `{_name(saved)}`",
         )
     if trainer is None:
-        check_model(parent.path, stage.plan)
+        check_model(parent.path)
 
 
 def evaluator(request: RunRequest, checkpoint: checkpoints.Checkpoint) -> jobs.Trainer | None:
     """Who measures the held-out loss of a checkpoint: the trainer that saved it, None for our own.
 
-    CheckpointError when that is another one, which the machine does not run or which does not evaluate.
+    Our own model reads what another trainer saved with `layout: hf`, where the machine does not run that trainer or it
+    does not evaluate. CheckpointError for another layout then, DataError for a model that is not ours.
     """
     saved, trainer = checkpoints.trainer_of(checkpoint.path), of(request)
     if saved is None:
         return None
-    if trainer is None or trainer.name != saved[0]:
+    is_run = trainer is not None and trainer.name == saved[0]
+    if is_run and trainer is not None and "evaluate" in trainer.does:
+        _check_command(request)
+        return trainer
+    if saved[1] == "hf":
+        check_model(checkpoint.path)
+        return None
+    if not is_run:
         raise CheckpointError(
             f"trainer `{saved[0]}` saved the checkpoint, and machine `{request.machine}` does not run it"
         )
-    if "evaluate" not in trainer.does:
-        raise CheckpointError(f"trainer `{saved[0]}` does not say `does: [train, evaluate]` in machines.yaml")
-    return trainer
+    raise CheckpointError(f"trainer `{saved[0]}` does not say `does: [train, evaluate]` in machines.yaml")
 
 
 def require_weights(checkpoint: Path, what: str) -> None:
@@ -154,6 +189,13 @@ def require_weights(checkpoint: Path, what: str) -> None:
         )
 
 
+def require_our_model(checkpoint: Path, what: str) -> None:
+    """The same, where `what` reads the weights by our model: DataError where another trainer's is not the plan's."""
+    require_weights(checkpoint, what)
+    if checkpoints.trainer_of(checkpoint) is not None:
+        check_model(checkpoint)
+
+
 def _trainer_name(request: RunRequest) -> str:
     trainer = request.machine_entry.trainer
     return OURS if trainer is None else trainer.name
@@ -163,7 +205,8 @@ def _name(trainer: tuple[str, str] | None) -> str:
     return OURS if trainer is None else trainer[0]
 
 
-def _refused(request: RunRequest, what: str, hint: str) -> PlanError:
+def _refused(request: RunRequest, what: str, hint: str, *key: str) -> PlanError:
+    """At the machine's trainer, or its `key`."""
     document = request.project.machines_document
-    keys = (request.machine, "trainer") if request.machine_entry.trainer is not None else (request.machine,)
+    keys = (request.machine, "trainer", *key) if request.machine_entry.trainer is not None else (request.machine,)
     return PlanError(what, place=document.place(keys), hint=hint)

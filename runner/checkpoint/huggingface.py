@@ -1,4 +1,4 @@
-"""Between our checkpoints and Hugging Face directories: the `import`, `convert` and `export` jobs.
+"""Between our checkpoints and Hugging Face directories: the `import` and `export` jobs.
 
 Tensors are converted one after another, so that no more than one file of them is in memory. The job gives other
 files (configuration, tokenizer, model card) as text or as paths to copy.
@@ -6,25 +6,23 @@ files (configuration, tokenizer, model card) as text or as paths to copy.
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints, huggingface
 from curriculum.artifacts.job_process import StopFlag
-from curriculum.artifacts.jobs import DONE, STOPPED, ConvertJob, ExportJob, ImportJob
+from curriculum.artifacts.jobs import DONE, STOPPED, ExportJob, ImportJob
 from curriculum.errors import CheckpointError, ConfigError, DataError
 from curriculum.plan.model import ModelConfig
 from runner.checkpoint import tensors
+from runner.checkpoint.hf_weights import index_of, read_rows
 
 FILE_BYTES = 5_000_000_000
 TORCH = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -66,21 +64,6 @@ def import_directory(job: ImportJob, stop: StopFlag | None = None, file_bytes: i
 
 def _stamps(directory: huggingface.Directory) -> dict[str, str]:
     return {name: huggingface.stamp(directory.folder / name) for name in directory.identity_files}
-
-
-def convert(job: ConvertJob, stop: StopFlag | None = None, file_bytes: int = FILE_BYTES) -> dict[str, Any]:
-    """Write our checkpoint of the weights, published when everything in it is on disk."""
-    source = Path(job.checkpoint)
-    checkpoints.verify(source)
-    directory = huggingface.read(checkpoints.hf_folder(source), with_tokenizer=False)
-    try:
-        with fs.build_directory(Path(job.output)) as folder:
-            _write_tensors(directory, folder, stop, file_bytes)
-            fs.write_json(folder / checkpoints.STATE, job.state)
-            checkpoints.seal(folder)
-    except Stopped:
-        return {"outcome": STOPPED}
-    return {"outcome": DONE}
 
 
 def _convert(
@@ -129,49 +112,20 @@ def _write_tensors(directory: huggingface.Directory, folder: Path, stop: StopFla
         _save(file, folder / _file(number))
         number, file = number + 1, {}
 
-    with ExitStack() as stack:
-        files = {
-            name: stack.enter_context(safe_open(directory.folder / name, framework="pt"))
-            for name in directory.weight_files
+    read = index_of(directory)
+    for ours in config.fused_tensors():
+        if stop:
+            raise Stopped
+        tensor = _merged(directory.folder, read, f"model.{ours}")
+        if file and sum(map(_bytes, file.values())) + _bytes(tensor) > file_bytes:
+            write()
+        file[f"model.{ours}"] = tensor
+        index[f"model.{ours}"] = {
+            "shape": list(tensor.shape),
+            "parts": [{"file": _file(number), "rows": [0, tensor.shape[0]]}],
         }
-        if "lm_head.weight" in directory.left_out:
-            _check_tied(directory)
-        for ours, theirs in config.fused_tensors().items():
-            if stop:
-                raise Stopped
-            parts = []
-            for name in theirs:
-                tensor = files[directory.tensors[name].file].get_tensor(name)
-                if not bool(torch.isfinite(tensor).all()):
-                    raise DataError(
-                        f"`{directory.folder}` cannot be imported: `{name}` holds numbers that are not finite",
-                        hint="weights with NaN or Inf cannot be trained further",
-                    )
-                parts.append(tensor.float())
-            tensor = torch.cat(parts) if len(parts) > 1 else parts[0].contiguous()
-            if file and sum(map(_bytes, file.values())) + _bytes(tensor) > file_bytes:
-                write()
-            file[f"model.{ours}"] = tensor
-            index[f"model.{ours}"] = {
-                "shape": list(tensor.shape),
-                "parts": [{"file": _file(number), "rows": [0, tensor.shape[0]]}],
-            }
-        write()
+    write()
     fs.write_json(folder / tensors.INDEX, index)
-
-
-def _check_tied(directory: huggingface.Directory) -> None:
-    """DataError where an output weight stored with a tied embedding is another tensor than the embedding."""
-    embedding, head = "model.embed_tokens.weight", "lm_head.weight"
-    tensors = []
-    for name, stored in ((embedding, directory.tensors[embedding]), (head, directory.left_out[head])):
-        with safe_open(directory.folder / stored.file, framework="pt") as file:
-            tensors.append(file.get_tensor(name).float())
-    if not torch.equal(tensors[0], tensors[1]):
-        raise DataError(
-            f"`{directory.folder}` cannot be imported: its embeddings are tied, yet `{head}` is another tensor",
-            hint=f"either `tie_word_embeddings: false` belongs in its {huggingface.CONFIG}, or `{head}` is stale",
-        )
 
 
 def _save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -220,9 +174,8 @@ def _write_weights(job: ExportJob, config: ModelConfig, folder: Path, stop: Stop
         else [f"model-{n + 1:05d}-of-{len(shards):05d}.safetensors" for n in range(len(shards))]
     )
     pending: dict[str, torch.Tensor] = {}
-    checkpoint = Path(job.checkpoint)
-    index: Mapping[str, Any] = json.loads(fs.read_bytes(checkpoint / tensors.INDEX))
-    converted = to_hugging_face(config, lambda name: _merged(checkpoint, index, f"model.{name}"))
+    root, index = tensors.read_index(Path(job.checkpoint))
+    converted = to_hugging_face(config, lambda name: _merged(root, index, f"model.{name}"))
     for shard, file in zip(shards, names, strict=True):
         while not shard.keys() <= pending.keys():
             if stop:
@@ -260,7 +213,9 @@ def to_hugging_face(config: ModelConfig, read: Callable[[str], torch.Tensor]) ->
 
 
 def _merged(folder: Path, index: Mapping[str, Any], key: str) -> torch.Tensor:
-    """The tensor from the rows that each rank wrote; CheckpointError when rows are missing."""
+    """The tensor from its parts, those that each rank wrote or of a Hugging Face model; CheckpointError when rows are
+    missing.
+    """
     entry = index.get(key)
     if entry is None:
         raise CheckpointError(f"checkpoint `{folder.name}` has no `{key}`", hint="it was trained with another model")
@@ -268,8 +223,7 @@ def _merged(folder: Path, index: Mapping[str, Any], key: str) -> torch.Tensor:
     filled = 0
     for part in entry["parts"]:
         first, last = part["rows"]
-        with safe_open(folder / part["file"], framework="pt") as file:
-            tensor[first:last].copy_(file.get_tensor(key))
+        tensor[first:last].copy_(read_rows(folder, part, key, 0, last - first))
         filled += last - first
     if filled != entry["shape"][0]:
         raise CheckpointError(

@@ -22,15 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import nn
 
 from curriculum import fs
-from curriculum.artifacts import checkpoints
+from curriculum.artifacts import checkpoints, huggingface
 from curriculum.artifacts.jobs import Machine
 from curriculum.errors import CheckpointError, RunFailed
 from curriculum.stage.agreement import POLL_SECONDS
 from runner.checkpoint import rank_file
+from runner.checkpoint.hf_weights import index_of, read_rows
 from runner.parallel.fsdp import reshard
 from runner.parallel.ranks import Ranks, local_part, rows_of
 
@@ -216,12 +216,13 @@ def load(
     """Read the weights, and with `optimizer` its state, into place; returns the checkpoint's state.
 
     `weights` is `ema` where the moving average takes the weights' place. One that is kept from here on only, and is not
-    in the checkpoint, begins at its weights.
+    in the checkpoint, begins at its weights. Another trainer's checkpoint with `layout: hf` has weights alone.
 
-    Raises CheckpointError when a tensor is missing or of another shape. The caller has verified the digests.
+    Raises CheckpointError when a tensor is missing or of another shape, DataError for a Hugging Face model that we do
+    not read. The caller has verified the digests.
     """
-    index: dict[str, Any] = json.loads(fs.read_bytes(folder / INDEX))
     state = checkpoints.state(folder)
+    root, index = read_index(folder)
     reshard(model)
     tensors = dict(_tensors(model, optimizer))
     unknown = {key for key in index if key.startswith("model.")} - tensors.keys()
@@ -241,13 +242,23 @@ def load(
                 first, last = part["rows"]
                 low, high = max(first, begin), min(last, end)
                 if low < high:
-                    with safe_open(folder / part["file"], framework="pt") as file:
-                        rows = file.get_slice(stored)[low - first : high - first]
+                    rows = read_rows(root, part, stored, low - first, high - first)
                     target[low - begin : high - begin].copy_(rows)
     if optimizer is not None:
         for values in optimizer.state.values():
             values["step"].fill_(float(state["adam_step"]))
     return state
+
+
+def read_index(checkpoint: Path) -> tuple[Path, dict[str, Any]]:
+    """The folder that the files of a checkpoint's tensors are in, and which rows of each tensor are in which file.
+
+    Of another trainer's checkpoint they are those of its Hugging Face model.
+    """
+    if checkpoints.trainer_of(checkpoint) is None:
+        return checkpoint, json.loads(fs.read_bytes(checkpoint / INDEX))
+    directory = huggingface.read(checkpoints.hf_folder(checkpoint), with_tokenizer=False)
+    return directory.folder, index_of(directory)
 
 
 def _stored_as(key: str, weights: str, index: Mapping[str, Any]) -> str:

@@ -66,7 +66,7 @@ def restore(
         return _state(value, plan, ranks)
     draw_weights(model, plan.seed)
     ema.begin(optimizer, model.parameters())
-    return _state({"windows": {}, "nonfinite_steps": 0, "nonfinite_in_a_row": 0}, plan, ranks)
+    return _state({"windows": {}}, plan, ranks)
 
 
 def average(plan: StagePlan, folders: Sequence[Path], model: Transformer, ranks: Ranks) -> None:
@@ -97,8 +97,8 @@ def _state(value: Mapping[str, Any], plan: StagePlan, ranks: Ranks) -> State:
     rule = plan.optimizer.get("skip_outliers")
     return State(
         windows={**dict.fromkeys(plan.names, 0), **value["windows"]},
-        nonfinite_steps=value["nonfinite_steps"],
-        nonfinite_in_a_row=value["nonfinite_in_a_row"],
+        nonfinite_steps=value.get("nonfinite_steps", 0),  # not counted by another trainer
+        nonfinite_in_a_row=value.get("nonfinite_in_a_row", 0),
         outlier_steps=value.get("outlier_steps", 0),
         outliers=OutlierRule(rule, ranks.device, value.get("gradient_norms", ())) if rule else None,
     )

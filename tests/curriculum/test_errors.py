@@ -36,3 +36,9 @@ def test_a_line_is_cut_no_more_than_the_screen_needs(length: int, column: int) -
     assert line[at - 1] == "!"
     assert len(line) == ROOM
     assert line.count("…") == (length > ROOM) + (length == 500)
+
+
+def test_an_error_in_words_names_its_file() -> None:
+    place = Place("stages/a.yaml", 7, 3, "until: 1T")
+    assert str(ConfigError("`until` is before", place=place, hint="later")) == "`until` is before (stages/a.yaml:7:3)"
+    assert str(ConfigError("nothing is there")) == "nothing is there"

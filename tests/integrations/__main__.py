@@ -7,9 +7,11 @@ tests are run on the small project of the tests. What cannot be installed or imp
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,6 +25,8 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 ENVIRONMENTS = ROOT / ".venv-integrations"
 SECONDS = 900
+"""Of one trainer's tests; a test that hangs prints its stacks after `STACKS_SECONDS`."""
+STACKS_SECONDS = 240
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ def install(requirements: Path) -> Path:
 
 
 def try_out(trainer: Trainer, project: Path) -> tuple[str, str]:
-    """The trainer's version and what of it held, or why it did not run; a failure is raised."""
+    """The trainer's version and what of it held, or why it did not run; AssertionError with its tests' output."""
     requirements = HERE / trainer.requirements
     pinned = re.search(rf"^{re.escape(trainer.distribution)}==(\S+)", requirements.read_text(), re.MULTILINE)
     assert pinned, f"{trainer.requirements} does not name {trainer.distribution}"
@@ -125,22 +129,36 @@ def try_out(trainer: Trainer, project: Path) -> tuple[str, str]:
             "PYTHONPATH": str(ROOT),
         }
         tests = f"tests/integrations/test_{trainer.name}.py"
-        done = subprocess.run(
-            [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", tests],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=SECONDS,
-        )
+        words = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", f"faulthandler_timeout={STACKS_SECONDS}", tests]
+        failure, said = run_tests([str(python), *words], environment, Path(folder, "said.txt"))
         outcomes: dict[str, set[str]] = {}
         for line in results.read_text().splitlines() if results.exists() else ():
             one = json.loads(line)
             outcomes.setdefault(one["sentence"], set()).add(one["outcome"])
-    if done.returncode or any(outcome != {"passed"} for outcome in outcomes.values()) or not outcomes:
-        raise AssertionError(f"{trainer.title}:\n{done.stdout}")
+    if failure or any(outcome != {"passed"} for outcome in outcomes.values()) or not outcomes:
+        raise AssertionError(f"{trainer.title}: {failure or 'not all of it passed'}\n{said}")
     return pinned[1], "; ".join(outcomes)
+
+
+def run_tests(command: list[str], environment: Mapping[str, str], output: Path) -> tuple[str, str]:
+    """How `command` failed, empty if it did not, and all that it printed into the file `output`.
+
+    What has not ended after `SECONDS` is killed with every process that it started, and has printed where it hangs.
+    """
+    with output.open("wb") as said:
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=environment, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
+        )
+        try:
+            code = process.wait(SECONDS)
+            failure = f"exit code {code}" if code else ""
+        except subprocess.TimeoutExpired:
+            failure = f"not ended after {SECONDS} seconds"
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return failure, output.read_text(errors="replace")
 
 
 def table(rows: Mapping[Trainer, tuple[str, str]]) -> str:
@@ -159,16 +177,15 @@ def main(words: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         project = write_small_project(Path(folder, "project"))
         prepare = [sys.executable, "-m", "curriculum", "prepare", "variant", "--size", "full"]
-        subprocess.run(
-            prepare, cwd=project, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True, capture_output=True
-        )
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        subprocess.run(prepare, cwd=project, env=environment, check=True, stdout=subprocess.DEVNULL)
         for trainer in TRAINERS:
             if trainer.name not in wanted:
                 continue
             print(f"{trainer.title} …", flush=True)
             try:
                 rows[trainer] = try_out(trainer, project)
-            except (AssertionError, subprocess.TimeoutExpired) as error:
+            except AssertionError as error:
                 failed = True
                 rows[trainer] = ("", "FAILED")
                 print(error, flush=True)

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import socket
 from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from typing import Any
 
 import torch
@@ -57,7 +57,13 @@ def on_ranks(function: Callable[..., Any], *arguments: Any, world_size: int = 2)
         port = free.getsockname()[1]
     with ProcessPoolExecutor(world_size, multiprocessing.get_context("spawn")) as processes:
         ranks = [processes.submit(_as_rank, rank, world_size, port, function, arguments) for rank in range(world_size)]
-        return [rank.result(SECONDS) for rank in ranks]
+        ended = wait(ranks, SECONDS, FIRST_EXCEPTION)
+        failed = [rank for rank in ended.done if rank.exception() is not None]
+        if failed or ended.not_done:  # the other ranks wait for one that failed, for ever
+            for process in list(processes._processes.values()):
+                process.kill()
+        assert failed or not ended.not_done, f"the ranks have not ended in {SECONDS} seconds"
+        return [rank.result() for rank in failed or ranks]
 
 
 def _as_rank(rank: int, world_size: int, port: int, function: Callable[..., Any], arguments: Iterable[Any]) -> Any:

@@ -58,6 +58,18 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 
+ONE_OF_EACH = (
+    "Llama with biases",
+    "Mistral, windows",
+    "Granite",
+    "Qwen2",
+    "Qwen3",
+    "SmolLM3",
+    "OLMo 2",
+    "OLMo 3, YaRN",
+)
+"""A kind of every family."""
+
 
 def model(kind: str, *, dtype: torch.dtype = torch.float32, seed: int = 0, **numbers: Any) -> Any:
     """A model of a kind whose norms are not all 1, whose biases are not 0 and whose attention is not flat."""

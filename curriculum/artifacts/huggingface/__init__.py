@@ -20,5 +20,6 @@ from curriculum.artifacts.huggingface.files import (
     TOKENIZER as TOKENIZER,
     WEIGHTS as WEIGHTS,
     is_carried as is_carried,
+    is_weights as is_weights,
     read_json as read_json,
 )

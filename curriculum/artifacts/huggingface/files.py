@@ -38,7 +38,12 @@ class Tensor:
 
 def is_carried(name: str) -> bool:
     """Whether a file of this name in a directory belongs to its model: weights, configuration, tokenizer, licence."""
-    return name in CARRIED or name.startswith(LICENCES) or name.endswith((".safetensors", INDEX))
+    return name in CARRIED or name.startswith(LICENCES) or is_weights(name)
+
+
+def is_weights(name: str) -> bool:
+    """Whether a file of this name holds weights or their index."""
+    return name.endswith((".safetensors", INDEX))
 
 
 def refused(folder: Path, reason: str, hint: str) -> DataError:

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import commands
 import pytest
+import torch
 from killed_runs import run_killed
 from safetensors.numpy import load_file
+from safetensors.torch import load_file as load_torch
 from transformers import AutoModelForCausalLM
 
 import curriculum as package
@@ -123,7 +125,88 @@ def test_another_trainer_s_hugging_face_model_is_exported_as_it_is(
     assert all((model[name].numpy() == tensor).all() for name, tensor in saved.items())
     assert not (tmp_path / "out/optimizer.pt").exists()
     assert "Saved by the trainer `transformers`" in (tmp_path / "out/README.md").read_text()
-    refused = curriculum(
-        trained, "export", "base", "--to", str(tmp_path / "half"), "--size", "full", "--dtype", "bf16", check=False
+
+
+@pytest.mark.promise("What another trainer saves with `layout: hf` our own model measures, averages and converts")
+def test_another_trainer_s_model_is_exported_in_another_dtype_by_ours(
+    trained: Path, curriculum: Curriculum, tmp_path: Path
+) -> None:
+    curriculum(trained, "export", "base", "--to", str(tmp_path / "half"), "--size", "full", "--dtype", "bf16")
+    assert json.loads((tmp_path / "half/config.json").read_text())["dtype"] == "bfloat16"
+    half = load_torch(tmp_path / "half/model.safetensors")
+    saved = load_torch(newest(stage(trained, "base/continual")).path / "model.safetensors")
+    assert half.keys() == saved.keys()
+    assert all(torch.equal(half[name], tensor.bfloat16()) for name, tensor in saved.items())
+    AutoModelForCausalLM.from_pretrained(tmp_path / "half")
+
+
+@pytest.mark.promise("What another trainer saves with `layout: hf` our own model measures, averages and converts")
+@pytest.mark.parametrize("machine", ["hf", "local"])
+def test_losses_that_another_trainer_does_not_measure_are_measured_by_our_model(
+    machine: str, trained: Path, tmp_path: Path, curriculum: Curriculum
+) -> None:
+    project = tmp_path / "copy"
+    shutil.copytree(trained, project)
+    machines = (project / "machines.yaml").read_text()
+    (project / "machines.yaml").write_text(machines.replace("does: [train, evaluate]", "does: [train]"))
+    ends = [newest(stage(project, f"{name}/continual")) for name in ("base", "branched")]
+    theirs = [evaluations.read_sets(StageFolder(e.path.parents[1]), e.generation, e.position) for e in ends]
+    for end in ends:
+        StageFolder(end.path.parents[1]).evaluation(end.generation, end.position).unlink()
+    compared = curriculum(project, "compare", "base", "branched", "--size", "full", "--machine", machine)
+    assert "not measured" not in compared.stdout + compared.stderr
+    for end, measured in zip(ends, theirs, strict=True):
+        ours = evaluations.read_sets(StageFolder(end.path.parents[1]), end.generation, end.position)
+        assert ours.keys() == measured.keys() == {"prose", "code"}
+        for source, entry in measured.items():
+            assert ours[source]["digest"] == entry["digest"]
+            assert ours[source]["loss"] == pytest.approx(entry["loss"], abs=1e-5)
+
+
+@pytest.mark.promise("What another trainer saves with `layout: hf` our own model measures, averages and converts")
+def test_another_trainer_s_checkpoints_are_averaged_and_gone_on_from(
+    trained: Path, tmp_path: Path, curriculum: Curriculum
+) -> None:
+    project = tmp_path / "copy"
+    shutil.copytree(trained, project)
+    more = "stages:\n  - {name: more, until: 10240, mixture: mixed}\n"
+    (project / "stages/soup.yaml").write_text(f"from: {{average: [base, branched, own], weights: [2, 1, 1]}}\n{more}")
+    refused = curriculum(project, "run", "soup", *HF, check=False)
+    assert "trainer `transformers` does not" in " ".join(refused.stderr.split())
+    curriculum(project, "run", "soup", *LOCAL)
+    members = [
+        load_torch(newest(stage(project, f"{name}/continual")).path / "model.safetensors")
+        for name in ("base", "branched")
+    ]
+    curriculum(project, "export", "own", "--to", str(tmp_path / "own"), "--size", "full")
+    members.append(load_torch(tmp_path / "own/model.safetensors"))
+    curriculum(project, "export", "soup/average", "--to", str(tmp_path / "soup"), "--size", "full")
+    soup = load_torch(tmp_path / "soup/model.safetensors")
+    assert soup.keys() == members[0].keys()
+    for name, tensor in soup.items():
+        mean = sum(w * member[name].double() for w, member in zip((2, 1, 1), members, strict=True)) / 4
+        assert torch.equal(tensor, mean.float()), name
+    assert checkpoints.trainer_of(newest(stage(project, "soup/more")).path) is None
+    assert "equal to the plan" in curriculum(project, "verify", "soup", "--size", "full").stdout
+
+
+def test_a_model_that_ours_does_not_compute_is_refused_by_name(
+    trained: Path, tmp_path: Path, curriculum: Curriculum
+) -> None:
+    project = tmp_path / "copy"
+    shutil.copytree(trained, project)
+    end = newest(stage(project, "branched/continual"))
+    config = end.path / "config.json"
+    config.write_text(config.read_text().replace('"rms_norm_eps": 1e-05', '"rms_norm_eps": 1e-04'))
+    StageFolder(end.path.parents[1]).evaluation(end.generation, end.position).unlink()
+    compared = curriculum(project, "compare", "base", "branched", *LOCAL)
+    said = " ".join((compared.stdout + compared.stderr).split())
+    assert f"the model in checkpoint `{end.name}` is another than the plan's: `rms_norm_eps` is 0.0001" in said
+    (project / "stages/soup.yaml").write_text("from: {average: [base, branched]}\n")
+    refused = curriculum(project, "run", "soup", *LOCAL, check=False)
+    assert refused.returncode == 2
+    assert "`rms_norm_eps` is 0.0001, the plan's 1e-05" in " ".join(refused.stderr.split())
+    half = curriculum(
+        project, "export", "branched", "--to", str(tmp_path / "o"), "--size", "full", "--dtype", "bf16", check=False
     )
-    assert "its weights are copied as they are, in `float32`" in " ".join(refused.stderr.split())
+    assert "`rms_norm_eps` is 0.0001, the plan's 1e-05" in " ".join(half.stderr.split())

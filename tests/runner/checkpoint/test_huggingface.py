@@ -93,11 +93,8 @@ def test_an_import_exported_again_is_bitwise_the_directory(kind: dict[str, objec
     assert torch.equal(llamas.logits(one), llamas.logits(other))
 
 
-FAMILIES = ("Llama with biases", "Mistral, windows", "Granite", "Qwen2", "Qwen3", "SmolLM3", "OLMo 2", "OLMo 3, YaRN")
-
-
 @pytest.mark.promise("An import of any family exported again is bitwise the directory, and generates the same text")
-@pytest.mark.parametrize("kind", FAMILIES)
+@pytest.mark.parametrize("kind", family_models.ONE_OF_EACH)
 def test_an_import_of_any_family_exported_again_is_bitwise_the_directory_and_generates_the_same(
     kind: str, tmp_path: Path
 ) -> None:
