@@ -1,10 +1,12 @@
 """Tokens a second of a whole preparation by layout and tokenizer, beside the peers and the limit on the same cores.
 
 The peer is handed the documents as Python strings and keeps nothing: `encode_batch_fast` of `tokenizers` with a thread
-a core. Ours reads files, encodes, writes tokens, indexes, ids and digests, and makes all of it durable. The limit
-decompresses, parses, copies the text into a file and digests it, without tokens. datatrove's plain pipeline reads JSON
+a core. Ours reads files, encodes, writes tokens, indexes, ids and digests, and makes all of it durable. Our encoder in
+memory is the fast encoder over the same documents, a thread a core, of which nothing is kept. The limit decompresses,
+parses, copies the text into a file and digests it, without tokens. datatrove's plain pipeline reads JSON
 lines and writes its tokens, and so do Megatron's and OLMo's (dolma) tokenizers where they are installed. One fresh
-process each; loading modules is not timed. With `--memory` the peak of a worker over `--size` MB is measured instead.
+process each; loading modules is not timed. With `--memory` the peak of a worker over `--size` MB, or over `--documents`
+small ones, is measured instead.
 """
 
 from __future__ import annotations
@@ -20,13 +22,17 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from bench import prepare_memory
 from bench.measure import Row, Started, arguments, goal, in_turns, machine, peak, process, save, table
 from bench.prepare_peers import PEERS, UNPACKED
 
+if TYPE_CHECKING:
+    from runner.prepare.texts import Texts
+
 PEER, OURS, LIMIT = "encode_batch_fast in memory", "ours, to the disk", "limit: no tokens"
+ALONE = "our encoder in memory"
 PLAIN = "datatrove's plain pipeline"
 TASKS = 8
 VOCABULARY = 16_000
@@ -131,19 +137,35 @@ def make_tokenizers(folder: Path, documents: list[str], toy: bool) -> None:
     (folder / "sentencepiece.json").write_bytes(conversion.convert(folder / "model"))
 
 
-def documents_of(folder: Path, layout: str) -> Iterable[str]:
+def texts_of(folder: Path, layout: str) -> Iterable[Texts]:
     from curriculum.data.listing import list_files
     from runner.prepare.corpus import Corpus
 
-    for batch in Corpus(list_files({"folder": layout, "files": FILES.get(layout, "*")}, str(folder))).batches():
-        yield from batch.texts.strings()
+    files = list_files({"folder": layout, "files": FILES.get(layout, "*")}, str(folder))
+    return (batch.texts for batch in Corpus(files).batches())
+
+
+def alone(folder: Path, layout: str, tokenizer: str) -> Measured:
+    from runner.prepare.encoder import FastEncoder
+
+    threads = len(os.sched_getaffinity(0))
+    batches = list(texts_of(folder, layout))
+    encoders = [FastEncoder((folder / f"{tokenizer}.json").read_bytes()) for _ in range(threads)]
+
+    def one(number: int) -> int:
+        return sum(len(encoders[number].encode(texts).ids) for texts in batches[number::threads])
+
+    started = Started()
+    with ThreadPoolExecutor(threads) as pool:
+        tokens = sum(pool.map(one, range(threads)))
+    return tokens, *started.seconds()
 
 
 def peer(folder: Path, layout: str, tokenizer: str) -> Measured:
     from curriculum.data.tokenizer import Tokenizer
 
     loaded = Tokenizer.load(folder / f"{tokenizer}.json")
-    documents = list(documents_of(folder, layout))
+    documents = [text for batch in texts_of(folder, layout) for text in batch.strings()]
     started = Started()
     made = loaded._inner.encode_batch_fast(documents, add_special_tokens=False)
     seconds = started.seconds()
@@ -216,7 +238,7 @@ def limit(folder: Path, layout: str, tokenizer: str) -> Measured:
     return copied, *started.seconds()
 
 
-CONTENDERS: dict[str, Callable[[Path, str, str], Measured]] = {PEER: peer, OURS: ours, LIMIT: limit}
+CONTENDERS: dict[str, Callable[[Path, str, str], Measured]] = {PEER: peer, OURS: ours, ALONE: alone, LIMIT: limit}
 
 
 def main() -> None:
@@ -225,6 +247,7 @@ def main() -> None:
         layout={"choices": LAYOUTS, "help": "only this layout"},
         size={"type": int, "default": 48, "help": "MB of text"},
         memory={"action": "store_true", "help": "only the peak memory of a worker, as in --memory --size 20000"},
+        documents={"type": int, "help": f"of --memory: one task of so many documents of {SMALL} bytes, not --size MB"},
     )
     machine("tokenizers", "gigatoken", *(package for _, package in PEERS.values()))
     tables: dict[str, list[Row]] = {}
@@ -238,7 +261,10 @@ def main() -> None:
         make_tokenizers(folder, documents, given.toy)
         if given.memory:
             for tokenizer in ("bpe", "sentencepiece"):
-                tables |= prepare_memory.measure(folder, tokenizer, 40 if given.toy else given.size)
+                if given.documents:
+                    tables |= prepare_memory.measure(folder, tokenizer, given.documents * SMALL, SMALL, whole=True)
+                else:
+                    tables |= prepare_memory.measure(folder, tokenizer, (40 if given.toy else given.size) * 1_000_000)
         for layout in layouts:
             for tokenizer in ("bpe", "sentencepiece"):
                 title = f"{layout}, {tokenizer}: tokens a second"
@@ -252,7 +278,7 @@ def main() -> None:
 
 
 def compared(folder: Path, layout: str, tokenizer: str, turns: int) -> list[Row]:
-    """Ours, the peer in memory, the limit and, of one layout, the tokenizers of other trainers; each in turns."""
+    """Ours, the peer and our encoder in memory, the limit and, of one layout, other trainers' tokenizers; in turns."""
     tokens: list[int] = []
     more: dict[str, dict[str, int]] = {}
 
@@ -269,7 +295,7 @@ def compared(folder: Path, layout: str, tokenizer: str, turns: int) -> list[Row]
         return float(count) / float(seconds)
 
     absent: list[Row] = []
-    names = [PEER, OURS, LIMIT]
+    names = [PEER, OURS, ALONE, LIMIT]
     once(OURS)  # a tokenizer is proven once, and the number of tokens is known before the limit is measured
     for name, (_, package) in PEERS.items() if (layout, tokenizer) == (PACKED, "bpe") else ():
         reason = _missing(package)

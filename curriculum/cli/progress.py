@@ -54,6 +54,11 @@ class RunDisplay(Listener):
             if progress.other_endings:
                 others = describe_unread(progress.other_endings)
                 self._say(f"  {title}: not read, as `files` does not name them: {others}")
+            for split, (count, name) in progress.repeated_ids.items():
+                self._say(
+                    f"  {title}: {count:,} documents of {split} have an id that an earlier one has, as `{name}`; "
+                    "all are kept, and `trace --document` shows each"
+                )
             if progress.fast_encoder_refused:
                 self._say(f"  {title}: encoded by tokenizers, many times slower: {progress.fast_encoder_refused}")
         self._job = None

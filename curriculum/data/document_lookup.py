@@ -12,7 +12,8 @@ from __future__ import annotations
 import hashlib
 import mmap
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,9 @@ _UNPACK = struct.Struct("<QI").unpack_from
 
 TOGETHER = 1 << 22
 """Records that are merged at a time: about 200 MB."""
+
+COMPARED = 1000
+"""Pairs of documents with one hash whose ids are compared, so that a coincidence of hashes is not counted."""
 
 SHARD_LOOKUP = ".lookup"
 """The ending of one shard's records, until they are merged."""
@@ -45,7 +49,7 @@ def line_hashes(lines: Sequence[bytes]) -> NDArray[np.uint64]:
 
 def write_shard(path: Path, hashes: NDArray[np.uint64]) -> None:
     """The records of one shard, whose documents are numbered from 0."""
-    path.write_bytes(_records(hashes, np.arange(len(hashes), dtype=np.uint64)).tobytes())
+    path.write_bytes(_records(hashes, np.arange(len(hashes), dtype=np.uint64)).data)
 
 
 def _records(hashes: NDArray[np.uint64], numbers: NDArray[np.uint64]) -> NDArray[np.void]:
@@ -55,16 +59,45 @@ def _records(hashes: NDArray[np.uint64], numbers: NDArray[np.uint64]) -> NDArray
     return records[np.argsort(records["key"], kind="stable")]
 
 
-def merge(shards: Sequence[Path], documents: Sequence[int], path: Path) -> None:
+@dataclass(slots=True)
+class Repeated:
+    """How many documents have the hash of an earlier one's id, and the first COMPARED pairs of them."""
+
+    count: int = 0
+    pairs: list[tuple[int, int]] = field(default_factory=list)
+
+
+def merge(shards: Sequence[Path], documents: Sequence[int], path: Path) -> Repeated:
     """One index of the records of several shards, in their order; memory stays bounded at any number of documents."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
-    fs.write_blocks(temporary, map(memoryview, _merged(shards, documents)))
+    repeated = Repeated()
+    fs.write_blocks(temporary, _noting(repeated, _merged(shards, documents)))
     temporary.rename(path)
     fs.fsync(path.parent)
+    return repeated
 
 
-def _merged(shards: Sequence[Path], documents: Sequence[int]) -> Iterator[bytes]:
+def _noting(repeated: Repeated, blocks: Iterable[NDArray[np.void]]) -> Iterator[memoryview]:
+    """The bytes of the records, which ascend; `repeated` is counted on the way."""
+    before = np.empty(0, RECORD)
+    for records in blocks:
+        with_last = np.concatenate([before, records])
+        hashes = with_last["key"] >> np.uint64(8)
+        at = np.flatnonzero(hashes[1:] == hashes[:-1])
+        repeated.count += len(at)
+        for one in at[: COMPARED - len(repeated.pairs)].tolist():
+            first, second = (_number(with_last[record]) for record in (one, one + 1))
+            repeated.pairs.append((first, second))
+        before = records[-1:]
+        yield records.view(np.uint8).data
+
+
+def _number(record: np.void) -> int:
+    return (int(record["key"]) & 0xFF) << 32 | int(record["low"])
+
+
+def _merged(shards: Sequence[Path], documents: Sequence[int]) -> Iterator[NDArray[np.void]]:
     if not shards:
         return
     opened = [np.frombuffer(map_file(path), RECORD) for path in shards]
@@ -80,7 +113,7 @@ def _merged(shards: Sequence[Path], documents: Sequence[int]) -> Iterator[bytes]
             keys.append(piece["key"].astype(np.uint64))
             within = (keys[-1] & np.uint64(0xFF)) << np.uint64(32) | piece["low"].astype(np.uint64)
             numbers.append(within + np.uint64(before[shard]))
-        yield _records(np.concatenate(keys), np.concatenate(numbers)).tobytes()
+        yield _records(np.concatenate(keys), np.concatenate(numbers))
         begins = ends
 
 

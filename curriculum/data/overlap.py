@@ -7,7 +7,7 @@ was prepared without them stays what it is, and nothing is known of its overlap.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,16 +86,33 @@ class HashedDataset:
         """The hashes of documents of `split` in [low, high), ascending; those of empty documents are left out."""
         found = [np.zeros(0, np.uint64)]
         for shard in self.manifest.splits[split].shards if split in self.manifest.splits else ():
-            hashes = np.memmap(self._path(shard.file), "<u8", "r")  # closed again: shards may outnumber open files
-            first = np.searchsorted(hashes, np.uint64(low))
-            stop = np.searchsorted(hashes, np.uint64(high - 1), side="right")
-            found.append(np.array(hashes[first:stop]))
+            found.append(_between(self._path(shard.file), low, high))
         result = np.sort(np.concatenate(found))
         kept: NDArray[np.uint64] = result[result != EMPTY]
         return kept
 
     def _path(self, file: str) -> Path:
         return self.folder / f"{file}{HASHES}"
+
+
+def write(path: Path, hashes: NDArray[np.uint64]) -> None:
+    """The file of these hashes, which are sorted here."""
+    path.write_bytes(np.sort(hashes.astype("<u8", copy=False)).data)
+
+
+def merge(parts: Sequence[Path], path: Path) -> None:
+    """One file of the hashes of several; memory stays bounded at any number of documents."""
+    with path.open("xb") as out:
+        for low, high in _ranges(sum(part.stat().st_size for part in parts) // 8):
+            out.write(np.sort(np.concatenate([_between(part, low, high) for part in parts])).data)
+
+
+def _between(path: Path, low: int, high: int) -> NDArray[np.uint64]:
+    """The hashes of a file in [low, high), which is closed again: files may outnumber those that can be open."""
+    hashes = np.memmap(path, "<u8", "r")
+    first = np.searchsorted(hashes, np.uint64(low))
+    stop = np.searchsorted(hashes, np.uint64(high - 1), side="right")
+    return np.array(hashes[first:stop])
 
 
 def count_shared(first: HashedDataset, second: HashedDataset) -> Overlap:

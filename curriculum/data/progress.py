@@ -16,7 +16,8 @@ class Progress:
     are read; `total_bytes` are those of all files, None where a storage does not say.
 
     Once it is done, by reason with the number and the first: `unread` are documents that are not text, `other_endings`
-    files of text that were not read. `fast_encoder_refused` is why the ids were made by `tokenizers`, if they were.
+    files of text that were not read. `repeated_ids` are the documents of a split whose id an earlier one has, with one
+    of these ids; all are kept. `fast_encoder_refused` is why the ids were made by `tokenizers`, if they were.
     """
 
     documents: int
@@ -26,6 +27,7 @@ class Progress:
     done: bool
     unread: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     other_endings: Mapping[str, tuple[int, str]] = field(default_factory=dict)
+    repeated_ids: Mapping[str, tuple[int, str]] = field(default_factory=dict)
     fast_encoder_refused: str = ""
 
 
@@ -33,7 +35,7 @@ def read_progress(path: Path) -> Progress:
     """The sum of every task's newest line in a progress file; zero without a file.
 
     A line is `{"task", "documents", "tokens", "bytes", "total_bytes", "done"}`, cumulative for its task. The last line
-    has task null and is the total; it alone may have `unread`, `other_endings` and `fast_encoder_refused`.
+    has task null and is the total; it alone may have `unread`, `other_endings`, `repeated_ids`, `fast_encoder_refused`.
     """
     newest: dict[int | None, Mapping[str, Any]] = {}
     for line in fs.read_json_lines(path):
@@ -47,10 +49,15 @@ def read_progress(path: Path) -> Progress:
         bytes=sum(line["bytes"] for line in lines),
         total_bytes=max(totals, default=None),
         done=None in newest,
-        unread={reason: (count, name) for reason, (count, name) in last.get("unread", {}).items()},
-        other_endings={reason: (count, name) for reason, (count, name) in last.get("other_endings", {}).items()},
+        unread=_counted(last, "unread"),
+        other_endings=_counted(last, "other_endings"),
+        repeated_ids=_counted(last, "repeated_ids"),
         fast_encoder_refused=str(last.get("fast_encoder_refused", "")),
     )
+
+
+def _counted(line: Mapping[str, Any], key: str) -> Mapping[str, tuple[int, str]]:
+    return {reason: (count, name) for reason, (count, name) in line.get(key, {}).items()}
 
 
 def describe_unread(unread: Mapping[str, tuple[int, str]]) -> str:

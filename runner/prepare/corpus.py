@@ -40,15 +40,17 @@ from runner.prepare.dataset_shards import STREAMED, DatasetShards
 from runner.prepare.formats import (
     ARROW_END,
     ARROW_FILE,
-    HEAD_BYTES,
     READ_ERRORS,
     begins_with_rows,
     decode,
     describe_value,
     detect_format,
     json_rows,
+    line_blocks,
+    may_hold_rows,
     open_file,
     parse_json,
+    read_at_most,
 )
 from runner.prepare.tally import BINARY, EMPTY, NO_TEXT, NOT_JSON, NOT_TEXT, NOT_UTF8, NULL, SURROGATE, TOO_LONG, Tally
 from runner.prepare.texts import Documents, Texts
@@ -59,6 +61,8 @@ BATCH_ROWS = 1 << 16
 """Rows of a batch at most."""
 LONGEST_TEXT = 1 << 30
 """Bytes of a document at most: one is encoded at once, in several times its size of memory."""
+LONGEST_JSON = 1 << 30
+"""Bytes of a line of JSON at most, and of a file with JSON values that are not one a line."""
 
 _MARK = "\ufeff"
 _MARK_BYTES = _MARK.encode()
@@ -96,6 +100,7 @@ class Corpus:
         self.text_column = text
         self.id_column = id
         self.filter = ColumnFilter(drop or {}, keep or {})
+        self._filters = bool(self.filter)
         self.columns = {name.split(".")[0] for name in columns}
         self.used = self.columns | {
             name.split(".")[0] for name in (text, *([id] if id else []), *self.filter.drop, *self.filter.keep)
@@ -145,7 +150,7 @@ class Corpus:
                 elif format == "binary":
                     self.tally.drop(file.name, BINARY, split)
                 else:
-                    yield from self._whole(file, split, self._read_whole(stream), format)
+                    yield from self._whole(file, split, stream, format)
         except Exception as reason:  # every storage has its own errors
             explanation = remote.explain(file.path, reason) if "://" in file.path else None
             if explanation is None and not isinstance(reason, READ_ERRORS):
@@ -165,16 +170,22 @@ class Corpus:
 
     # --- documents one by one: text and JSON ---
 
-    def _read_whole(self, stream: IO[bytes]) -> bytes:
-        """A file, or as much of a text as shows that it is too long."""
-        data = stream.read(LONGEST_TEXT + 1)
-        may_be_rows = self.format != "text" and data[:HEAD_BYTES].lstrip(_MARK_BYTES + b" \t\r\n").startswith(
-            (b"[", b"{")
-        )
-        return data + stream.read() if may_be_rows else data
-
-    def _whole(self, file: SourceFile, split: SplitName, data: bytes, format: str) -> Iterator[Documents]:
+    def _whole(self, file: SourceFile, split: SplitName, stream: io.BufferedReader, format: str) -> Iterator[Documents]:
         """A file of text, or of JSON values that are not one a line."""
+        may_be_rows = self.format != "text" and may_hold_rows(stream.peek())
+        if format == "json" and not may_be_rows:
+            yield from self._json_lines(file, split, stream)
+            return
+        data = read_at_most(stream, LONGEST_JSON if may_be_rows else LONGEST_TEXT)
+        if data is None and format == "json":
+            raise DataError(
+                f"`{file.path}` begins like JSON over several lines, which is read at once, and has more than 1 GiB",
+                hint="write one object a line, as `jq -c '.[]' FILE` does of an array; or mend its first line, if only "
+                "that is broken; finished tasks are kept",
+            )
+        if data is None:
+            self.tally.drop(file.name, TOO_LONG, split)
+            return
         rows = None if self.format == "text" else json_rows(data)
         if rows is None and format == "json":
             yield from self._json_lines(file, split, io.BytesIO(data))
@@ -203,17 +214,24 @@ class Corpus:
 
     def _json_lines(self, file: SourceFile, split: SplitName, stream: IO[bytes]) -> Iterator[Documents]:
         prefix, all_mine, tally = _row_prefix(file.name), self._turns == 1, self.tally
-        for row, line in enumerate(stream, start=1):
-            if not all_mine and not self._is_mine(row):
-                continue
-            tally.bytes += len(line)
-            try:
-                value = parse_json(line)
-            except ValueError as error:
-                if line.strip():
-                    tally.drop(_name(prefix, row), NOT_UTF8 if isinstance(error, UnicodeError) else NOT_JSON, split)
-                continue
-            self._row(prefix, row, value, split)
+        row = 0
+        for lines in line_blocks(stream, LONGEST_JSON):
+            for line in lines:
+                row += 1
+                if not all_mine and not self._is_mine(row):
+                    continue
+                if line is None:
+                    tally.drop(_name(prefix, row), TOO_LONG, split)
+                    continue
+                tally.bytes += len(line)
+                try:
+                    value = parse_json(line)
+                except ValueError as error:
+                    if line.strip():
+                        reason = NOT_UTF8 if isinstance(error, UnicodeError) else NOT_JSON
+                        tally.drop(_name(prefix, row), reason, split)
+                    continue
+                self._row(prefix, row, value, split)
             if self._size >= self.batch_bytes or len(self._lines) >= BATCH_ROWS:
                 yield from self._flush(split)
 
@@ -224,7 +242,9 @@ class Corpus:
             return
         if not value.keys() <= self.tally.columns:
             self.tally.columns.update(map(word, value))
-        self._text(look_up(value, self.text_column), b'%b%d"\n' % (prefix, number), split, value)
+        column = self.text_column
+        text = value[column] if column in value else look_up(value, column)
+        self._text(text, b'%b%d"\n' % (prefix, number), split, value)
 
     def _text(self, text: Any, line: bytes, split: SplitName, row: Mapping[str, Any]) -> None:
         if not isinstance(text, str):
@@ -232,16 +252,17 @@ class Corpus:
             reason = NO_TEXT if absent else f"with {describe_value(text)} {NOT_TEXT}"
             self.tally.drop(json.loads(line), reason, split)
             return
-        text = text.removeprefix(_MARK)
-        if not text or text.isspace():
-            self.tally.drop(json.loads(line), EMPTY, split)
-            return
+        if not "!" <= text[:1] <= "~":  # one that begins with a printable ASCII character is neither blank nor marked
+            text = text.removeprefix(_MARK)
+            if not text or text.isspace():
+                self.tally.drop(json.loads(line), EMPTY, split)
+                return
         try:
             data = text.encode()
         except UnicodeEncodeError:
             self.tally.drop(json.loads(line), SURROGATE, split)
             return
-        if self.filter and (filtered := self.filter.reason(row)) is not None:
+        if self._filters and (filtered := self.filter.reason(row)) is not None:
             self.tally.filter_out(filtered, split)
             return
         own = look_up(row, self.id_column) if self.id_column else None
@@ -304,6 +325,7 @@ class Corpus:
             texts = python_values(values) if isinstance(values, pa.Array) else values
             yield from self._arrow_rows(prefix, first, np.flatnonzero(mine).tolist(), texts, batch, split)
             return
+        column.validate(full=True)  # nothing else looks at the offsets that a damaged Arrow file has
         stay, replaced = self._with_text(prefix, rows, column, mine, split)
         reasons = None
         if self.filter:

@@ -9,6 +9,7 @@ A shard is `SPLIT/NUMBER`, or a file of the folder; how many there are follows f
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -50,7 +51,8 @@ class DatasetShards:
         """The shards of the split, and of the one that is `held_out`; with the commit of a dataset of the hub."""
         splits = [self.split, *([] if held_out in (None, self.split) else [str(held_out)])]
         if (self.folder / "dataset_dict.json").is_file():
-            known = fs.parse_json((self.folder / "dataset_dict.json").read_bytes())["splits"]
+            with self._saved(self.folder):
+                known = list(fs.parse_json((self.folder / "dataset_dict.json").read_bytes())["splits"])
             self._check_splits(splits, known)
             return [file for split in splits for file in self._arrow_files(self.folder / split, f"{split}/")], {}
         if (self.folder / "state.json").is_file():
@@ -87,14 +89,20 @@ class DatasetShards:
 
     def _arrow_files(self, folder: Path, prefix: str) -> list[SourceFile]:
         """The files that the state of a saved dataset names; DataError where one is missing."""
-        try:
+        with self._saved(folder):
             names = [
                 str(entry["filename"]) for entry in fs.parse_json((folder / "state.json").read_bytes())["_data_files"]
             ]
             return [SourceFile(f"{prefix}{name}", str(folder / name), (folder / name).stat().st_size) for name in names]
+
+    @contextlib.contextmanager
+    def _saved(self, folder: Path) -> Iterator[None]:
+        try:
+            yield
         except (OSError, ValueError, KeyError, TypeError) as error:
+            said = f"it has no {error}" if isinstance(error, KeyError) else error
             raise DataError(
-                f"`{folder}` is a damaged folder of `save_to_disk`: {error}",
+                f"`{folder}` is a damaged folder of `save_to_disk`: {said}",
                 hint="save it again; finished tasks are kept",
                 entry=("dataset",),
             ) from None
@@ -136,8 +144,11 @@ class DatasetShards:
     def _refusal(self, error: Exception) -> DataError:
         where = f"hf://datasets/{self.name}" + (f"@{self.revision}" if self.revision else "")
         explained = remote.explain(where, error) if self.of_hub else None
+        if explained is not None:  # what was meant as a folder may be written like OWNER/NAME
+            hint = f"{explained.hint}; there is no folder `{self.folder}` either"
+            return DataError(explained.what, hint=hint, entry=("dataset",))
         said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         hint = "see `dataset`, `config`, `split` and `files`; finished tasks are kept"
         if "BuilderConfig" in said or "Config name is missing" in said:
             hint = "`config:` names one of those that it has"
-        return explained or DataError(f"`datasets` cannot load `{self.name}`: {said}", hint=hint, entry=("dataset",))
+        return DataError(f"`datasets` cannot load `{self.name}`: {said}", hint=hint, entry=("dataset",))

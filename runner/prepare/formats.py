@@ -17,7 +17,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 import pyarrow as pa  # type: ignore[import-untyped]
@@ -31,6 +31,9 @@ READ_ERRORS = (OSError, EOFError, UnicodeError, zlib.error, lzma.LZMAError, pa.A
 
 HEAD_BYTES = 1 << 18
 """What is looked at to recognise a file."""
+
+BLOCK = 1 << 20
+"""Bytes that are read at a time."""
 
 _DECOMPRESSORS: tuple[tuple[re.Pattern[bytes], Callable[[Any], Any]], ...] = (
     (re.compile(rb"\x1f\x8b\x08"), lambda raw: gzip.GzipFile(fileobj=raw)),
@@ -94,7 +97,7 @@ def open_file(file: SourceFile, count: Callable[[int], None] | None = None) -> I
         head = stream.peek()
         encoding = next((name for mark, name in _ENCODINGS.items() if head.startswith(mark)), None)
         if encoding is not None and len(head) > len(codecs.BOM_UTF16):
-            stream = io.BufferedReader(io.BytesIO(stream.read().decode(encoding).encode()), HEAD_BYTES)
+            stream = io.BufferedReader(_InUtf8(stream, encoding), HEAD_BYTES)
         yield stream
 
 
@@ -121,6 +124,29 @@ class _Counted(io.RawIOBase):
         read = int(self._raw.readinto(buffer) or 0)
         self._count(read)
         return read
+
+
+class _InUtf8(io.RawIOBase):
+    """The UTF-8 of a file in another encoding."""
+
+    def __init__(self, stream: IO[bytes], encoding: str) -> None:
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder(encoding)()
+        self._ready = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            data = self._stream.read(BLOCK)
+            self._ready = memoryview(self._decoder.decode(data, final=not data).encode())
+            if not data:
+                break
+        part = self._ready[: len(buffer)]
+        buffer[: len(part)] = part
+        self._ready = self._ready[len(part) :]
+        return len(part)
 
 
 def detect_format(head: bytes, name: str) -> str:
@@ -171,6 +197,43 @@ def json_rows(data: bytes) -> list[Any] | None:
     except (ValueError, RecursionError):
         return None
     return rows if any(isinstance(row, dict) for row in rows) else None
+
+
+def may_hold_rows(head: bytes) -> bool:
+    """Whether a file that begins with `head` begins like a JSON array or object."""
+    return head.lstrip(codecs.BOM_UTF8 + b" \t\r\n").startswith((b"[", b"{"))
+
+
+def read_at_most(stream: IO[bytes], longest: int) -> bytes | None:
+    """All of a file; None where it has more than `longest` bytes, of which no more are kept."""
+    parts, size = list[bytes](), 0
+    while part := stream.read(BLOCK):
+        parts.append(part)
+        size += len(part)
+        if size > longest:
+            return None
+    return b"".join(parts)
+
+
+def line_blocks(stream: IO[bytes], longest: int) -> Iterator[list[bytes | None]]:
+    """The lines of a file without their ends, some at a time; None for one of more bytes than `longest`.
+
+    Of such a line not more than `longest` bytes, and BLOCK, are ever kept.
+    """
+    begun, size = list[bytes](), 0
+    while block := stream.read(BLOCK):
+        first, *others = block.split(b"\n")
+        size += len(first)
+        if size <= longest:
+            begun.append(first)
+        else:
+            begun.clear()
+        if others:
+            *complete, last = others
+            yield [None if size > longest else b"".join(begun), *complete]
+            begun, size = [last], len(last)
+    if size:
+        yield [None if size > longest else b"".join(begun)]
 
 
 def parse_json(data: bytes | str) -> Any:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 import shlex
+import shutil
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -24,7 +25,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum import fs
-from curriculum.data import document_lookup
 from curriculum.data.listing import SourceFile
 from curriculum.data.manifest import BLOCK_BYTES, HELD_OUT, TRAIN, Split, SplitName, TokenLocation
 from curriculum.data.overlap import token_hash
@@ -33,9 +33,9 @@ from curriculum.data.shard import id_line
 from curriculum.data.token_files import TokenFile, agreement, open_token_file
 from curriculum.data.tokenizer import Tokenizer
 from curriculum.errors import DataError
+from runner.prepare.document_files import RUN, DocumentFiles
 from runner.prepare.executor import run_all
 from runner.prepare.shard_writer import RECORD, Meter, Stopped, finished_shard
-from runner.prepare.texts import bounds_of
 
 # The minimum of a held-out range, unless it is a whole file or the rest of the share: windows must fit into it.
 RANGE_TOKENS = 1 << 17
@@ -137,6 +137,7 @@ class _InPlaceIndex:
         self.number = number
 
     def write(self, file_range: FileRange, inputs: str, meter: Meter, stop: threading.Event) -> dict[str, Any]:
+        shutil.rmtree(self.folder, ignore_errors=True)
         fs.make_directory(self.folder)
         ends = self._ends(file_range.text, stop)
         border = _document_end_near(ends, file_range)
@@ -205,18 +206,14 @@ class _InPlaceIndex:
             if smallest < 0 or largest >= self.tokenizer.vocab_size:
                 raise self._out_of_range(smallest if smallest < 0 else largest)
         prefix = id_line(f"{self.name}:")[: -len(b'"\n')]
-        lines = [b'%b%d"\n' % (prefix, number_before + at + 1) for at in range(len(inside))]
-        base.with_suffix(".ids").write_bytes(b"".join(lines))
-        base.with_suffix(".ds.index").write_bytes((inside - first).astype("<u8").tobytes())
+        beside = DocumentFiles(base)
+        for at in range(0, len(inside), RUN):
+            part = inside[at : at + RUN]
+            lines = [b'%b%d"\n' % (prefix, number_before + at + 1 + row) for row in range(len(part))]
+            beside.add(lines, part - first, self._hashes(int(inside[at - 1]) if at else first, part))
+        beside.close()
         shard = finished_shard(
-            base,
-            tokens=stop - first,
-            id_ends=bounds_of(lines)[1:],
-            id_hashes=document_lookup.line_hashes(lines),
-            hashes=self._hashes(first, inside),
-            text_bytes=0,
-            sha256=digest.hexdigest(),
-            blocks=blocks,
+            base, tokens=stop - first, documents=len(inside), text_bytes=0, sha256=digest.hexdigest(), blocks=blocks
         )
         return Split(
             documents=len(inside),

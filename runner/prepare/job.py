@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import fs
-from curriculum.data import document_lookup, listing
+from curriculum.data import listing
 from curriculum.data.changes import file_record
 from curriculum.data.listing import SourceFile, kind_of
 from curriculum.data.manifest import (
@@ -56,8 +56,9 @@ from runner.prepare.encoder import EncoderDiffers
 from runner.prepare.encoder_choice import EncoderChoice, SourceEncoder
 from runner.prepare.executor import Task, run_all, tokenizer_threads
 from runner.prepare.extract import chinese_docstrings
+from runner.prepare.lookups import merge_lookups
 from runner.prepare.rate import write_rate
-from runner.prepare.readers import check_columns, dataset_shards, is_remote, list_sources, of_split
+from runner.prepare.readers import at_source, check_columns, dataset_shards, is_remote, list_sources, of_split
 from runner.prepare.shard_writer import RECORD, Meter, ShardWriter
 from runner.prepare.tally import Tally, log_to
 from runner.prepare.texts import Documents
@@ -126,6 +127,7 @@ class Preparation:
         self.stop = threading.Event()
         self.threads = False
         self.shards: DatasetShards | None = None
+        self.repeated_ids: dict[str, tuple[int, str]] = {}
         self.tasks = request.tasks
         self.dtype = dtype_for(self.tokenizer.vocab_size)
         self.in_place = kind_of(request.read) == "tokenised"
@@ -220,6 +222,7 @@ class Preparation:
             sum(record.get("stored", record["bytes"]) for record in records),
             unread=checks.unread(records),
             other_endings=skipped,
+            repeated_ids=self.repeated_ids,
             fast_encoder_refused=origin.get("fast_encoder_refused", ""),
         )
 
@@ -253,12 +256,13 @@ class Preparation:
     def by_split(self, files: list[SourceFile]) -> tuple[list[SourceFile], list[SourceFile]]:
         """The files to train on, and those of the corpus's own held-out split."""
         train, held_out = files, list[SourceFile]()
-        if self.request.held_out_split is not None:
-            train, held_out = of_split(files, self.request.held_out_split)
-        if self.request.extract is not None:
-            train = [self._extracted(train)]
-        elif not self.in_place and self.shards is None:
-            check_columns(self.request, files)
+        with at_source(self.request.dataset):
+            if self.request.held_out_split is not None:
+                train, held_out = of_split(files, self.request.held_out_split)
+            if self.request.extract is not None:
+                train = [self._extracted(train)]
+            elif not self.in_place and self.shards is None:
+                check_columns(self.request, files)
         return train, held_out
 
     def _index_in_place(
@@ -267,14 +271,15 @@ class Preparation:
         """Index third-party token files in place: one task, and one shard a split, for each."""
         files = [*train, *held_out]
         self.tasks = len(files)
-        token_files = in_place.open_files(self.request, files)
-        self.dtype = token_files[0].dtype
-        ranges = in_place.file_ranges(
-            token_files[: len(train)], token_files[len(train) :], self.request.held_out_share, self.tokenizer.eos_id
-        )
-        return in_place.index_in_place(
-            self.request, files, token_files, ranges, self.tokenizer, self.partial, meter, self.stop
-        )
+        with at_source(self.request.dataset):
+            token_files = in_place.open_files(self.request, files)
+            self.dtype = token_files[0].dtype
+            ranges = in_place.file_ranges(
+                token_files[: len(train)], token_files[len(train) :], self.request.held_out_share, self.tokenizer.eos_id
+            )
+            return in_place.index_in_place(
+                self.request, files, token_files, ranges, self.tokenizer, self.partial, meter, self.stop
+            )
 
     def list_files(self) -> tuple[list[SourceFile], dict[str, Any]]:
         """The files and their origin; tasks in the partial folder of another recipe or tokenizer are deleted."""
@@ -287,10 +292,11 @@ class Preparation:
             self.shards = dataset_shards(request.read, request.root, details)
         else:
             self.shards = dataset_shards(request.read, request.root)
-            if self.shards is None:
-                files, details = list_sources(request.read, request.root)
-            else:
-                files, details = self.shards.list_shards(request.held_out_split)
+            with at_source(request.dataset):
+                if self.shards is None:
+                    files, details = list_sources(request.read, request.root)
+                else:
+                    files, details = self.shards.list_shards(request.held_out_split)
         origin = {**provenance(request.read), **details}
         work = {
             "recipe": request.recipe(),
@@ -410,7 +416,8 @@ class Preparation:
             from runner.prepare.filters import through_blocks  # datatrove: only where it is used
 
             batches = through_blocks(request.blocks, batches, rank, tasks, tally)
-        yield from batches
+        with at_source(request.dataset):
+            yield from batches
 
     def _task(self, rank: int) -> Path:
         return self.partial / "tasks" / f"{rank:05d}"
@@ -442,7 +449,7 @@ class Preparation:
         assert all(
             (data / f"{shard.file}.index").exists() for split in manifest.splits.values() for shard in split.shards
         )
-        lookups = self._merge_lookups(manifest, data)
+        lookups, self.repeated_ids = merge_lookups(manifest, data)
         files = f"files-{len(manifest.earlier)}.json"
         fs.write_json(data / files, read, replace=True)
         kept = self.existing.splits if self.existing else {}
@@ -458,22 +465,6 @@ class Preparation:
         fs.write_json(data / MANIFEST, manifest.to_json(), replace=True)
         if not appends:
             fs.publish(data, output)
-
-    def _merge_lookups(self, manifest: Manifest, data: Path) -> list[str]:
-        """Merge the new shards' records into an index of documents for each split; its file's names."""
-        names = []
-        for split, record in manifest.splits.items():
-            known = sum(state.shards.get(split, 0) for state in manifest.earlier[-1:])
-            shards = record.shards[known:]
-            name = document_lookup.name_of(split, len(manifest.earlier))
-            parts = [(data / shard.file).with_suffix(f".ids{document_lookup.SHARD_LOOKUP}") for shard in shards]
-            if all(part.exists() for part in parts):  # else an interrupted call has merged them
-                document_lookup.merge(parts, [shard.documents for shard in shards], data / name)
-            for part in parts:
-                part.unlink(missing_ok=True)
-            if (data / name).exists():  # not of tasks that an earlier version finished
-                names.append(name)
-        return names
 
 
 def _listing(files: Sequence[SourceFile]) -> str:

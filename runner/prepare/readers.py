@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import Any
 
@@ -26,6 +27,19 @@ _WAYS_OUT = {
     TOO_LONG: "cut them into documents where they divide, as in JSON lines with a document a row",
     BINARY: "they are no text: leave them out with `files` and `exclude`, or unpack and convert them",
 }
+
+
+@contextlib.contextmanager
+def at_source(dataset: str) -> Iterator[None]:
+    """Name the dataset, and the place of its `read` in sources.yaml, in a DataError that names no place there."""
+    try:
+        yield
+    except DataError as error:
+        if error.entry[:1] == ("sources",):
+            raise
+        what = error.what if f"`{dataset}`" in error.what else f"`{dataset}`: {error.what}"
+        entry = ("sources", dataset, "read", *error.entry)
+        raise DataError(what, place=error.place, hint=error.hint, entry=entry) from None
 
 
 def is_remote(read: Mapping[str, Any]) -> bool:

@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum import fs
-from curriculum.data import document_lookup
 from curriculum.data.manifest import BLOCK_BYTES, HELD_OUT, TRAIN, Shard, Split, dtype_for
-from curriculum.data.overlap import HASHES as DOCUMENT_HASHES
 from curriculum.data.requests import PrepareRequest
 from curriculum.data.tokenizer import Tokenizer
+from runner.prepare.document_files import DocumentFiles
 from runner.prepare.encoder import Encoder
 from runner.prepare.tally import NO_TOKENS, LeftOut, Tally
-from runner.prepare.texts import Documents, Tokens, bounds_of
+from runner.prepare.texts import Documents, Tokens
 
 REPORT_SECONDS = 0.5
 
@@ -105,16 +104,15 @@ class ShardWriter:
     def write(self, batches: Iterable[Documents], rank: int) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
         fs.make_directory(self.folder)
-        self._hashes: list[NDArray[np.uint64]] = []
         self._parts = {split: _Part(self.folder, split, rank, self.tokenizer.vocab_size) for split in (TRAIN, HELD_OUT)}
-        for batch in batches:
-            if self.stop.is_set():
-                raise Stopped
-            self._write(batch)
-            documents = sum(part.documents for part in self._parts.values())
-            tokens = sum(part.tokens for part in self._parts.values())
-            self.meter.report(rank, documents, tokens, self.tally.stored)
-        (self.folder / HASHES).write_bytes(b"".join(hashes.tobytes() for hashes in self._hashes))
+        with (self.folder / HASHES).open("xb") as self._hashes:
+            for batch in batches:
+                if self.stop.is_set():
+                    raise Stopped
+                self._write(batch)
+                documents = sum(part.documents for part in self._parts.values())
+                tokens = sum(part.tokens for part in self._parts.values())
+                self.meter.report(rank, documents, tokens, self.tally.stored)
         splits = {}
         for name, part in self._parts.items():
             dropped = {why: n for (split, why), n in sorted(self.tally.dropped.items()) if split == name}
@@ -140,15 +138,15 @@ class ShardWriter:
         for document in np.flatnonzero(lengths == 0).tolist():
             self.tally.drop(json.loads(batch.lines[document]), NO_TOKENS, batch.split)
         kept = np.flatnonzero(lengths)
-        numbers = batch.texts.hashes(kept)
         held_out = np.zeros(len(kept), bool)
         if self.request.held_out_split is not None:
             held_out[:] = batch.split == HELD_OUT
         elif self.below == 2**64:  # all of it: no integer of 64 bits is above every hash
             held_out[:] = True
         elif self.below:
+            numbers = batch.texts.hashes(kept)
             held_out = numbers < np.uint64(self.below)
-        self._hashes.append(numbers[~held_out])
+            self._hashes.write(numbers[~held_out].data)
         policy = self.request
         before = self.tokenizer.bos_id if policy.bos else None
         after = self.tokenizer.eos_id if policy.eos else None
@@ -164,11 +162,7 @@ class _Part:
         self.folder = folder / split
         self.path = self.folder / f"{rank:05d}.ds"
         self.dtype = np.dtype(dtype_for(vocab_size)).newbyteorder("<")
-        self.ends: list[NDArray[np.int64]] = []
-        self.id_ends: list[NDArray[np.int64]] = []
-        self.id_hashes: list[NDArray[np.uint64]] = []
-        self.hashes: list[NDArray[np.uint64]] = []
-        self.documents = self.tokens = self.text_bytes = self.filler = self.id_bytes = 0
+        self.documents = self.tokens = self.text_bytes = self.filler = 0
         self.max_token = -1
         self._out: _TokenFile | None = None
 
@@ -179,18 +173,15 @@ class _Part:
         if self._out is None:
             self.folder.mkdir()
             self._out = _TokenFile(self.path)
-            self._ids = self.path.with_suffix(".ids").open("wb")
+            self._beside = DocumentFiles(self.path)
         marked, ends = _between_marks(tokens, chosen, before, after, self.dtype)
         self._out.write(marked)
-        lines = [batch.lines[document] for document in chosen.tolist()]
-        self._ids.write(b"".join(lines))
-        self.ends.append(ends + self.tokens)
-        self.id_ends.append(bounds_of(lines)[1:] + self.id_bytes)
-        self.id_hashes.append(document_lookup.line_hashes(lines))
-        self.hashes.append(tokens.hashes(chosen))
+        lines = batch.lines
+        if len(chosen) < len(lines):
+            lines = [lines[document] for document in chosen.tolist()]
+        self._beside.add(lines, ends + self.tokens, tokens.hashes(chosen))
         self.documents += len(chosen)
         self.tokens += len(marked)
-        self.id_bytes = int(self.id_ends[-1][-1])
         self.text_bytes += int((batch.texts.bounds[chosen + 1] - batch.texts.bounds[chosen]).sum())
         self.filler += len(chosen) * ((before is not None) + (after is not None))
         self.max_token = max(self.max_token, int(marked.max()))
@@ -200,15 +191,12 @@ class _Part:
         shards: tuple[Shard, ...] = ()
         if self._out is not None:
             sha256, blocks = self._out.close()
-            self._ids.close()
-            self.path.with_suffix(".ds.index").write_bytes(np.concatenate(self.ends).astype("<u8").tobytes())
+            self._beside.close()
             shards = (
                 finished_shard(
                     self.path,
                     tokens=self.tokens,
-                    id_ends=np.concatenate(self.id_ends),
-                    id_hashes=np.concatenate(self.id_hashes),
-                    hashes=np.concatenate(self.hashes),
+                    documents=self.documents,
                     text_bytes=self.text_bytes,
                     sha256=sha256,
                     blocks=blocks,
@@ -284,32 +272,20 @@ class _TokenFile:
 
 
 def finished_shard(
-    path: Path,
-    *,
-    tokens: int,
-    id_ends: NDArray[Any],
-    id_hashes: NDArray[np.uint64],
-    hashes: NDArray[np.uint64],
-    text_bytes: int,
-    sha256: str,
-    blocks: Sequence[bytes],
+    path: Path, *, tokens: int, documents: int, text_bytes: int, sha256: str, blocks: Sequence[bytes]
 ) -> Shard:
-    """Write the index of ids, their hashes for the index of documents, the digests of the blocks and the hashes of the
-    documents beside the other files of `<split>/<number>.ds`."""
-    ids, ids_index = path.with_suffix(".ids"), path.with_suffix(".ids.index")
-    ids_index.write_bytes(id_ends.astype("<u8").tobytes())
-    path.with_name(path.name + DOCUMENT_HASHES).write_bytes(np.sort(hashes.astype("<u8")).tobytes())
-    document_lookup.write_shard(ids.with_name(ids.name + document_lookup.SHARD_LOOKUP), id_hashes)
+    """Write the digests of the blocks beside the other files of `<split>/<number>.ds`; its record."""
+    ids = path.with_suffix(".ids")
     digests = b"".join(blocks)
     path.with_suffix(".ds.blocks").write_bytes(digests)
     return Shard(
         file=f"{path.parent.name}/{path.name}",
         tokens=tokens,
-        documents=len(id_ends),
+        documents=documents,
         text_bytes=text_bytes,
         sha256=sha256,
         blocks_sha256=hashlib.sha256(digests).hexdigest(),
         index_sha256=fs.sha256_file(path.with_suffix(".ds.index")),
         ids_sha256=fs.sha256_file(ids),
-        ids_index_sha256=fs.sha256_file(ids_index),
+        ids_index_sha256=fs.sha256_file(ids.with_suffix(".ids.index")),
     )

@@ -82,7 +82,7 @@ def _hashes(data: memoryview, begins: NDArray[np.int64], ends: NDArray[np.int64]
 def bounds_of(parts: Sequence[Sequence[int]]) -> NDArray[np.int64]:
     """0, and where each of `parts` ends when they are joined."""
     bounds = np.zeros(len(parts) + 1, np.int64)
-    np.cumsum([len(part) for part in parts], out=bounds[1:])
+    np.cumsum(np.fromiter(map(len, parts), np.int64, len(parts)), out=bounds[1:])
     return bounds
 
 

@@ -12,7 +12,7 @@ from curriculum.data.tokenizer import TRAINED_EOS
 from curriculum.errors import DataError
 from runner.prepare.corpus import Corpus
 from runner.prepare.extract import chinese_docstrings
-from runner.prepare.readers import dataset_shards, list_sources, without_text
+from runner.prepare.readers import at_source, dataset_shards, list_sources, without_text
 from runner.prepare.tally import Tally, log_to
 
 LONGEST_WORD = 1024  # bytes
@@ -46,7 +46,7 @@ def train_tokenizer(request: TokenizerRequest) -> None:
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    samples = (text for name in sorted(request.reads) for text in _sample(request, name))
+    samples = (text for name in sorted(request.reads) for text in _named_sample(request, name))
     fs.make_directory(output.parent)
     with log_to(output.with_name("sample.log")):
         inner.train_from_iterator(samples, trainer)
@@ -79,6 +79,11 @@ def _convert(request: TokenizerRequest, output: Path) -> None:
             )
         data = published.read_bytes()
     fs.write_bytes(output, data, replace=True)
+
+
+def _named_sample(request: TokenizerRequest, dataset: str) -> Iterator[str]:
+    with at_source(dataset):
+        yield from _sample(request, dataset)
 
 
 def _sample(request: TokenizerRequest, dataset: str) -> Iterator[str]:

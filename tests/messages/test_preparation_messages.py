@@ -6,6 +6,7 @@ tests/messages/preparation, where what differs from run to run is left out.
 
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -43,7 +44,22 @@ def only_one_document_and_that_too_long(request: PrepareRequest, monkeypatch: py
     prepare(request)
 
 
+def json_over_several_lines_that_is_too_long(request: PrepareRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.prepare.corpus.LONGEST_JSON", 10)
+    write_texts(Path(request.root, "texts"), 1)
+    Path(request.root, "texts", "a.json").write_text('[\n{"text": "words"}\n]')
+    prepare(request)
+
+
+def a_shard_that_was_cut_off(request: PrepareRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_texts(Path(request.root, "texts"), 1)
+    Path(request.root, "texts", "a.jsonl.gz").write_bytes(gzip.compress(b'{"text": "words"}\n' * 99)[:-20])
+    prepare(request)
+
+
 CASES: dict[str, Preparation] = {
+    "a-shard-that-was-cut-off": a_shard_that_was_cut_off,
+    "json-over-several-lines-that-is-too-long": json_over_several_lines_that_is_too_long,
     "appended-without-its-encoder": appended_without_its_encoder,
     "document-too-long": only_one_document_and_that_too_long,
 }
@@ -55,7 +71,8 @@ def test_a_preparation_is_refused_on_one_screen(
 ) -> None:
     with pytest.raises(DataError) as refused:
         CASES[name](request_for(), monkeypatch)
-    message = re.sub(r"\d+(\.\d+)+", "N", refused.value.render().replace(str(tmp_path), "PROJECT")) + "\n"
+    what, hint = (str(text).replace(str(tmp_path), "PROJECT") for text in (refused.value.what, refused.value.hint))
+    message = re.sub(r"\d+(\.\d+)+", "N", DataError(what, hint=hint).render()) + "\n"
     if pytestconfig.getoption("--rewrite"):
         (MESSAGES / f"{name}.txt").write_text(message)
     assert message == (MESSAGES / f"{name}.txt").read_text()

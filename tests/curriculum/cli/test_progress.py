@@ -35,12 +35,14 @@ def test_a_preparation_ends_with_its_tokens_over_all_its_time(tmp_path: Path, cl
     display.tick()
     clock[0] += 4
     other = {"ending in .rst": (2, "x.rst")}
-    path.write_text(line(6000) + line(6000, task=None, unread={"empty": (1, "v.txt")}, other_endings=other))
+    found = {"unread": {"empty": (1, "v.txt")}, "other_endings": other, "repeated_ids": {"train": (1200, "a/1")}}
+    path.write_text(line(6000) + line(6000, task=None, **found))
     display.job_done("a")
     assert "6k tokens, 6.0 s, 1k tokens/s" in out.getvalue().replace("6 s", "6.0 s")
     assert " 0 tokens/s" not in out.getvalue()
     assert "a: left out, since they are no text: 1 empty (the first: v.txt)\n" in out.getvalue()
     assert "a: not read, as `files` does not name them: 2 ending in .rst (the first: x.rst)\n" in out.getvalue()
+    assert "a: 1,200 documents of train have an id that an earlier one has, as `a/1`; all are kept" in out.getvalue()
 
 
 def test_a_job_without_a_document_yet_says_how_long_it_takes(tmp_path: Path, clock: list[float]) -> None:

@@ -16,6 +16,7 @@ from curriculum.data import dataset as data_dataset, document_lookup
 from curriculum.data.dataset import Dataset
 from curriculum.data.document_lookup import RECORD, DocumentLookup, line_hashes, merge, name_of, write_shard
 from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest
+from curriculum.data.progress import read_progress
 from curriculum.data.shard import MappedShard, id_line
 from runner.prepare.job import prepare
 
@@ -99,6 +100,37 @@ def test_an_id_twice_in_two_shards_is_found_twice(tmp_path: Path, request_for: A
     dataset = Dataset.open(request.output, sequence_length=16)
     assert [(span.shard, span.document) for span in dataset.find_documents("same")] == [(0, 0), (1, 0), (2, 0)]
     assert len(dataset.find_documents("own-1")) == 1
+    assert read_progress(Path(request.progress)).repeated_ids == {TRAIN: (2, "same")}
+
+
+def test_ids_with_one_hash_that_are_not_the_same_are_no_repeated_ids(
+    tmp_path: Path, request_for: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_texts(tmp_path / "texts", 40)
+    monkeypatch.setattr(document_lookup, "line_hashes", lambda lines: np.full(len(lines), 7 << 8, np.uint64))
+    prepare(request_for())
+    assert not read_progress(Path(request_for().progress)).repeated_ids
+
+
+@given(
+    ids=st.lists(st.sampled_from("abcdef"), min_size=1, max_size=40),
+    together=st.integers(1, 10),
+    compared=st.integers(0, 10),
+)
+@settings(max_examples=80, deadline=None)
+def test_documents_with_the_hash_of_an_earlier_one_are_counted_however_many_are_merged_at_a_time(
+    ids: list[str], together: int, compared: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("index")
+    lines = [id_line(name) for name in ids]
+    write_shard(folder / "shard", line_hashes(lines))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(document_lookup, "TOGETHER", together)
+        patch.setattr(document_lookup, "COMPARED", compared)
+        repeated = merge([folder / "shard"], [len(ids)], folder / "merged")
+    assert repeated.count == len(ids) - len(set(ids))
+    assert len(repeated.pairs) == min(compared, repeated.count)
+    assert all(ids[first] == ids[second] and first < second for first, second in repeated.pairs)
 
 
 @pytest.mark.parametrize("damage", ["cut off", "missing", "other"])

@@ -106,6 +106,17 @@ def test_run_and_prepare_say_in_one_line_how_many_documents_were_no_text_and_nam
     assert "code: left out" not in said
 
 
+def test_a_file_that_cannot_be_read_to_its_end_is_refused_at_the_line_of_its_source(
+    small_project: Path, curriculum: Curriculum
+) -> None:
+    (small_project / "texts/code/b.jsonl.gz").write_bytes(b"not packed")
+    refused = curriculum(small_project, "prepare", "variant", "--source", "code", *FULL, check=False)
+    assert "error: `code`: " in refused.stderr
+    assert "b.jsonl.gz" in refused.stderr
+    assert "sources.yaml:5:" in refused.stderr
+    assert "hint: " in refused.stderr
+
+
 def test_reasons_are_told_in_words_with_the_first_of_each() -> None:
     assert describe_unread({}) == ""
     assert describe_unread({"not UTF-8": (1200, "old/1.txt")}) == "1,200 not UTF-8 (the first: old/1.txt)"

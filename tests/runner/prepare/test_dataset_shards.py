@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import tarfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -131,23 +132,36 @@ def test_packaged_builders_read_their_data_files(tmp_path: Path, builder: str) -
     assert not tally.dropped
 
 
-@pytest.mark.parametrize("damage", ["cut off", "between batches", "missing", "state"])
+@pytest.mark.parametrize("damage", ["cut off", "between batches", "missing", "state", "splits", "offsets"])
 def test_a_damaged_folder_is_refused_by_name_and_goes_on_once_it_is_mended(
     saved: Path, tmp_path: Path, request_for: Any, damage: str
 ) -> None:
     import shutil
 
     folder = Path(shutil.copytree(saved, tmp_path / "copy"))
-    broken = folder / "train" / ("state.json" if damage == "state" else "data-00001-of-00003.arrow")
+    names = {"state": "train/state.json", "splits": "dataset_dict.json"}
+    broken = folder / names.get(damage, "train/data-00001-of-00003.arrow")
     data = broken.read_bytes()
     if damage == "missing":
         broken.unlink()
     else:
-        broken.write_bytes({"cut off": data[:2000], "between batches": data[:-8], "state": b"{"}[damage])
+        length = len(rows(200)[100]["text"])
+        offsets = struct.pack("<2i", length, 2 * length)  # of the first text's end, and of the second's
+        assert damage != "offsets" or data.count(offsets) == 1
+        damaged = {
+            "cut off": data[:2000],
+            "between batches": data[:-8],
+            "state": b"{",
+            "splits": b"{}",
+            "offsets": data.replace(offsets, struct.pack("<2i", 1 << 30, 2 * length)),
+        }
+        broken.write_bytes(damaged[damage])
     request = request_for(read={"dataset": str(folder)}, held_out=None, tasks=3)
     with pytest.raises(DataError) as refused:
         prepare(request)
-    assert str(broken.parent if damage in ("missing", "state") else broken) in str(refused.value)
+    assert str(broken.parent if damage in ("missing", "state", "splits") else broken) in str(refused.value)
+    assert refused.value.entry[:3] == ("sources", "texts", "read")
+    assert str(refused.value).startswith("`texts`: ")
     broken.write_bytes(data)
     prepare(request)
     assert Manifest.load(Path(request.output)).splits[TRAIN].documents == 300
@@ -194,7 +208,8 @@ def test_the_hub_s_refusals_say_what_is_missing_in_one_screen(monkeypatch: pytes
     with pytest.raises(DataError, match=said) as refused:
         documents({"dataset": "owner/name", "revision": "main"})
     assert "owner/name" in str(refused.value)
-    assert refused.value.hint
+    assert str(refused.value.hint).endswith("there is no folder `owner/name` either")
+    assert refused.value.entry == ("dataset",)
 
 
 def test_a_dataset_of_the_hub_is_pinned_to_the_commit_that_was_listed(

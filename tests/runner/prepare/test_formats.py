@@ -9,6 +9,7 @@ import io
 import json
 import lzma
 import math
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,12 @@ import pytest
 from hypothesis import given, strategies as st
 from texts import write_texts
 
+import runner.prepare.corpus
 from curriculum.data.listing import SourceFile
 from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest
 from curriculum.data.progress import read_progress
 from curriculum.errors import DataError
+from runner.prepare import formats
 from runner.prepare.corpus import Corpus
 from runner.prepare.job import prepare
 from runner.prepare.tally import Tally
@@ -119,15 +122,68 @@ def test_a_broken_line_costs_one_row_also_the_first_and_before_a_row_longer_than
     assert read(tmp_path, "b.json", LINES + b"{\xff}\n") == (TEXTS, {"not UTF-8": 1})
 
 
+@given(
+    data=st.lists(st.sampled_from([b"\n", b"ab", b"c" * 9, b"\r"]), max_size=12).map(b"".join),
+    block=st.integers(1, 30),
+    longest=st.integers(0, 12),
+)
+def test_lines_are_split_as_they_are_whatever_is_read_at_a_time_and_longer_ones_are_not_kept(
+    data: bytes, block: int, longest: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(formats, "BLOCK", block)
+        found = [line for lines in formats.line_blocks(io.BytesIO(data), max(block, longest)) for line in lines]
+    expected = [line.removesuffix(b"\n") for line in io.BytesIO(data)]
+    assert found == [line if len(line) <= max(block, longest) else None for line in expected]
+
+
+@pytest.mark.promise("A row or document that is too long is counted and never held in memory as a whole")
+@pytest.mark.parametrize("packed", ["", ".zst"])
+def test_a_row_that_is_too_long_is_counted_and_not_held_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: str
+) -> None:
+    monkeypatch.setattr(runner.prepare.corpus, "LONGEST_JSON", 1 << 20)
+    monkeypatch.setattr(runner.prepare.corpus, "LONGEST_TEXT", 1 << 20)
+    monkeypatch.setattr(formats, "BLOCK", 1 << 18)
+    long = json.dumps({"text": "long " * 6_000_000}).encode()  # 30 MB
+    for name, data in {
+        f"rows.jsonl{packed}": LINES + long + b"\n" + LINES + long,
+        f"text.txt{packed}": b"words " * 5_000_000,
+    }.items():
+        data = COMPRESS[packed](data)
+        tracemalloc.start()
+        found = read(tmp_path, name, data)
+        held = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert found == ((TEXTS * 2, {"longer than 1 GiB": 2}) if "rows" in name else ([], {"longer than 1 GiB": 1}))
+        assert held < 8 << 20
+
+
+def test_a_json_file_of_several_lines_that_is_too_long_is_refused_and_a_broken_first_line_costs_one_row_at_any_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner.prepare.corpus, "LONGEST_JSON", len(LINES))
+    monkeypatch.setattr(formats, "BLOCK", 16)
+    assert read(tmp_path, "a.json", LINES * 2) == (TEXTS * 2, {})
+    with pytest.raises(DataError, match="begins like JSON over several lines") as refused:
+        read(tmp_path, "b.json", json.dumps(ROWS, indent=1).encode() * 2)
+    assert "jq -c" in str(refused.value.hint)
+    assert read(tmp_path, "c.json", b"<broken\n" + LINES * 2) == (TEXTS * 2, {"not JSON": 1})
+
+
 @pytest.mark.promise("A byte-order mark costs no document and is no part of its text")
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
-def test_a_byte_order_mark_states_the_encoding_and_is_not_read(tmp_path: Path, encoding: str) -> None:
+def test_a_byte_order_mark_states_the_encoding_and_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
     mark = b"" if encoding == "utf-8-sig" else "\ufeff".encode(encoding)
     for ending in (".jsonl", ".json", ".txt"):
         assert read(tmp_path, f"a{ending}", mark + LINES.decode().encode(encoding)) == (TEXTS, {})
         assert read(tmp_path, f"b{ending}", mark + json.dumps(ROWS, indent=1).encode(encoding)) == (TEXTS, {})
     for text in TEXTS:
         assert read(tmp_path, "c.txt.gz", gzip.compress(mark + text.encode(encoding))) == ([text], {})
+    monkeypatch.setattr(formats, "BLOCK", 5)
+    assert read(tmp_path, "d.jsonl", mark + LINES.decode().encode(encoding)) == (TEXTS, {})
 
 
 def test_marks_inside_rows_and_values_are_not_read_and_a_truncated_encoding_is_refused(tmp_path: Path) -> None:
