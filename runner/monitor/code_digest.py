@@ -62,8 +62,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "7073c108cb36840f261bcda8b8310ca8819c1050ec2e749b212e74556273de79",
-            "7fb1c8b1df1ab903262d07efdaed95d11ba0562aa365251dd57912b106203fa7",
+            "9fd9d32eb85ebd7f15842177fd174db406a8abebbf7b6e390eff96b330d9c841",
         }
     ),
 )
