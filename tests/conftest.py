@@ -20,6 +20,7 @@ from projects import BuiltOnce, InProcess, write_prepared_project, write_small_p
 # Before torch is imported: its threads would wait by spinning, and two workers share the cores with what they start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy, as `curriculum` itself does
 
 if TYPE_CHECKING:
     from selenium.webdriver.remote.webdriver import WebDriver

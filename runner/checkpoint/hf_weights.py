@@ -1,4 +1,4 @@
-"""The weights of a Hugging Face directory under our names: an index like that of our own checkpoints, and its checks."""
+"""The weights of a Hugging Face directory under our names: an index like that of our own checkpoints, with checks."""
 
 from __future__ import annotations
 
