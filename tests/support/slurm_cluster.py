@@ -32,7 +32,11 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 MpiDefault=none
 ReturnToService=2
-KillWait=10
+# A node answers srun's request to end a step only after KillWait. A request without an answer in MessageTimeout (10 s
+# unless stated) is made again a minute later, by the step's number: where the job was queued again meanwhile, that ends a
+# step of its next launch.
+KillWait=5
+MessageTimeout=60
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=500000,bf_interval=1
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/%n.pid
@@ -51,7 +55,7 @@ class CannotStart(Exception):
     """What is missing here, in words."""
 
 
-def wait_for(what: str, true: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_for(what: str, true: Callable[[], object], seconds: float = 120.0) -> None:
     """Return once `true()` is; AssertionError naming `what` after `seconds`."""
     until = time.monotonic() + seconds
     while not true():
