@@ -143,7 +143,7 @@ def queue(job: str) -> str:
 
 def begin_again(job: str) -> None:
     """Begin a job that was queued again at once: Slurm holds such a job back for two minutes."""
-    wait_for(f"job {job} in the queue again", lambda: queue(job) == "PENDING", 30)
+    wait_for(f"job {job} in the queue again", lambda: queue(job) == "PENDING")
     # A node compares whole seconds: started in the very second in which its last credential was revoked,
     # the job is refused ("Job credential revoked") and fails for good.
     time.sleep(1.1 - time.time() % 1)
@@ -160,7 +160,7 @@ def lose(node: str, job: str) -> None:
     log = Path(os.environ["SLURM_CONF"]).parent / f"{node}.log"
     before = log.stat().st_size
     ask("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
-    wait_for("the job to be taken away", lambda: queue(job) == "PENDING", 30)
+    wait_for("the job to be taken away", lambda: queue(job) == "PENDING")
     said = f"JobId={job}: sent epilog complete msg".encode()
     wait_for(f"{node} to end its step of job {job}", lambda: said in log.read_bytes()[before:])
     bring_back(node)
