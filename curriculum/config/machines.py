@@ -104,7 +104,8 @@ class MachineEntry(Entry):
         default=None, description="Where the others find the first node: a host, or `host:port`."
     )
     join_limit: Size = Field(
-        default=600, description="Seconds the first of several nodes waits for the others to come."
+        default=600,
+        description="Seconds the first of several nodes waits for the others to come, on Slurm for a step on all.",
     )
     slurm: SlurmEntry | None = Field(
         default=None, description="With `launcher: slurm`, what `sbatch` is told, as in `{partition: gpu}`."

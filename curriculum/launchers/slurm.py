@@ -232,10 +232,14 @@ def _run(*command: str) -> subprocess.CompletedProcess[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class SrunLauncher(Launcher):
-    """The launcher inside an allocation: `srun` starts one process for each rank, on every node at once."""
+    """The launcher inside an allocation: `srun` starts one process for each rank, on every node at once.
+
+    It fails where Slurm does not let it within `join_limit` seconds.
+    """
 
     nodes: int
     address: str | None = None
+    join_limit: int = 600
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
 
     def command(self, job: Path) -> list[str]:
@@ -246,6 +250,7 @@ class SrunLauncher(Launcher):
             f"--ntasks-per-node={self.processes}",
             f"--cpus-per-task={self.threads}",
             "--kill-on-bad-exit=1",  # a rank that is lost ends the others, and the job is launched again
+            f"--immediate={self.join_limit}",  # else it asks for a step of a node that the job has lost for ever
             "--overlap",  # a step that is not yet cleaned up, as of a lost node, does not delay the next
             "--unbuffered",
             sys.executable,

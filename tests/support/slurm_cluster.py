@@ -32,7 +32,11 @@ SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 MpiDefault=none
 ReturnToService=2
-KillWait=10
+# A node answers srun's request to end a step only after KillWait. A request without an answer in MessageTimeout (10 s
+# unless stated) is made again a minute later, by the step's number: where the job was queued again meanwhile, that ends a
+# step of its next launch.
+KillWait=5
+MessageTimeout=60
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=500000,bf_interval=1
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/%n.pid
@@ -51,7 +55,7 @@ class CannotStart(Exception):
     """What is missing here, in words."""
 
 
-def wait_for(what: str, true: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_for(what: str, true: Callable[[], object], seconds: float = 120.0) -> None:
     """Return once `true()` is; AssertionError naming `what` after `seconds`."""
     until = time.monotonic() + seconds
     while not true():
@@ -139,7 +143,7 @@ def queue(job: str) -> str:
 
 def begin_again(job: str) -> None:
     """Begin a job that was queued again at once: Slurm holds such a job back for two minutes."""
-    wait_for(f"job {job} in the queue again", lambda: queue(job) == "PENDING", 30)
+    wait_for(f"job {job} in the queue again", lambda: queue(job) == "PENDING")
     # A node compares whole seconds: started in the very second in which its last credential was revoked,
     # the job is refused ("Job credential revoked") and fails for good.
     time.sleep(1.1 - time.time() % 1)
@@ -156,7 +160,7 @@ def lose(node: str, job: str) -> None:
     log = Path(os.environ["SLURM_CONF"]).parent / f"{node}.log"
     before = log.stat().st_size
     ask("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
-    wait_for("the job to be taken away", lambda: queue(job) == "PENDING", 30)
+    wait_for("the job to be taken away", lambda: queue(job) == "PENDING")
     said = f"JobId={job}: sent epilog complete msg".encode()
     wait_for(f"{node} to end its step of job {job}", lambda: said in log.read_bytes()[before:])
     bring_back(node)

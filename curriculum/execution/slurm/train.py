@@ -154,6 +154,7 @@ class TrainSubmission(Submission):
             "processes": trainers.started_processes(request),
             "threads": entry.threads,
             "address": entry.address,
+            "join_limit": entry.join_limit,
         }
         fs.write_json(attempt.path / ALLOCATION, allocation)
 

@@ -68,10 +68,11 @@ def test_nothing_leaves_the_line_of_a_batch_script_that_it_stands_in(value: str)
 
 
 def test_srun_starts_a_process_for_each_rank_and_each_is_told_what_torchrun_would_tell_it() -> None:
-    steps = slurm.SrunLauncher(nodes=2, processes=4, threads=3, environment={"SLURM_JOB_ID": "123456"})
+    environment = {"SLURM_JOB_ID": "123456"}
+    steps = slurm.SrunLauncher(nodes=2, processes=4, threads=3, join_limit=90, environment=environment)
     words = steps.command(Path("/runs/job.json"))
     assert words[:5] == ["srun", "--nodes=2", "--ntasks=8", "--ntasks-per-node=4", "--cpus-per-task=3"]
-    assert {"--kill-on-bad-exit=1", "--overlap"} <= set(words)
+    assert {"--kill-on-bad-exit=1", "--immediate=90", "--overlap"} <= set(words)
     host, port, processes, job = words[-4:]
     assert (port, processes, job) == (str(10_000 + 123456 % 20_000), "4", "/runs/job.json")
     task = {"SLURM_NTASKS": "8", "SLURM_PROCID": "5", "SLURM_LOCALID": "1"}

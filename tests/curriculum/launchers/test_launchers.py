@@ -230,7 +230,7 @@ def test_a_job_that_slurm_refuses_leaves_those_before_it_and_the_same_command_go
     pretend.obey("sbatch")
     assert [job.job for job in queue(project, "more")] == ["4", "5", "6"]
     allocation = json.loads((basic / "slurm" / "0003" / batch_main.ALLOCATION).read_text())
-    assert allocation["nodes"] == 4
+    assert (allocation["nodes"], allocation["join_limit"]) == (4, 600)
 
 
 @pytest.mark.parametrize(

@@ -73,13 +73,13 @@ def test_an_array_behind_the_shared_job_survives_a_requeue_and_a_stop_and_gives_
     wait_for("a second attempt", lambda: far.attempts("three/continual") == 2)
     wait_for("it to save", lambda: far.newest("three/continual") > 0)
     assert f"asked Slurm job {array}_2 to save and end" in far.say("stop", "three", "--size", "full")
-    wait_for("the element to end", lambda: queue(f"{array}_2") in ("FAILED", ""), 30)
+    wait_for("the element to end", lambda: queue(f"{array}_2") in ("FAILED", ""))
     done(far, "one/cooldown")
     assert not (far.stage("three/continual") / "DONE").exists()
     said = far.say(*command)
     assert far.job("three/continual").partition("_")[0] != array
     done(far, "three/continual")
-    wait_for("its job to leave the queue", lambda: queue(far.job("three/continual")) in ("COMPLETED", ""), 30)
+    wait_for("its job to leave the queue", lambda: queue(far.job("three/continual")) in ("COMPLETED", ""))
     assert "every stage of one, two, three is done" in far.say(*command)
 
     near.say("run", *NAMES, "--size", "full")

@@ -134,7 +134,7 @@ def test_a_job_that_is_stopped_saves_and_the_same_command_goes_on_with_another_n
     first = far.job("last/cooldown")
     wait_for("a checkpoint", lambda: far.saved("last/cooldown"))
     assert f"asked Slurm job {first} to save and end" in far.say("stop", "last", "--size", "full")
-    wait_for("the job to end", lambda: queue(first) == "FAILED", 30)
+    wait_for("the job to end", lambda: queue(first) == "FAILED")
     assert far.state("last/cooldown") == ("started", f"Slurm job {first} saved and ended")
     position = far.newest("last/cooldown")
     assert 122880 < position < 235520
@@ -176,7 +176,8 @@ def test_what_waits_leaves_the_queue_when_stopped_and_a_run_in_another_place_is_
     bring_back("n1", "n2")
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def no_job_is_left(slurm: Path) -> Iterator[None]:
+    """A job of a test that failed would hold the nodes of the next."""
     yield
     subprocess.run(["scancel", "--user=root"], check=False)
