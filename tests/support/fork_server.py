@@ -63,16 +63,6 @@ def import_everything() -> None:
     for name in ("optimize", "signal", "stats"):  # by the fits of a study
         importlib.import_module(f"scipy.{name}")
     importlib.import_module("runner.monitor.code_digest").training_code()
-    _build_models_of_files()
-
-
-def _build_models_of_files() -> None:
-    """Build pydantic's models, as a command does with those of the files that it reads: half of a short one's time."""
-    models = list(importlib.import_module("pydantic").BaseModel.__subclasses__())
-    for model in models:  # grows while it is read
-        models += model.__subclasses__()
-        if model.__module__.partition(".")[0] in PACKAGES:
-            model.model_rebuild()
 
 
 def _of_torchrun() -> Any:
