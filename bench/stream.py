@@ -211,8 +211,8 @@ def main() -> None:
             },
             given.turns,
         )
-        loaded = in_turns(loaders(stream, root, seconds), given.turns)
         cold = first_batches(Path(temporary) / "plan.json", root, min(given.turns, 5))
+        loaded = in_turns(loaders(stream, root, seconds), given.turns)
     hashed = in_turns({"witness of 896 x 2,048 tokens, CPU": witnesses(8 if given.toy else 896)}, given.turns)
     tables = {
         f"one process, batches of {text.BATCH} x {text.LENGTH}, int64": (alone, " tok/CPU s", READER),

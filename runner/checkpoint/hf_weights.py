@@ -22,11 +22,11 @@ def index_of(directory: huggingface.Directory) -> dict[str, Any]:
         _check_tied(directory)
     index: dict[str, Any] = {}
     for ours, theirs in ModelConfig.from_json(directory.model).fused_tensors().items():
-        rows, shape, parts = 0, (), list[dict[str, Any]]()
+        rows, parts = 0, list[dict[str, Any]]()
         for name, shape in theirs.items():
             parts.append({"file": directory.tensors[name].file, "tensor": name, "rows": [rows, rows + shape[0]]})
             rows += shape[0]
-        index[f"model.{ours}"] = {"shape": [rows, *shape[1:]], "parts": parts}
+        index[f"model.{ours}"] = {"shape": [rows, *next(iter(theirs.values()))[1:]], "parts": parts}
     return index
 
 

@@ -46,6 +46,7 @@ TRAINING_CODE: dict[str, str] = {
     "canonical sums": "runner/parallel/canonical.py",
     "determinism": "runner/parallel/determinism.py",
     "checkpoint tensors": "runner/checkpoint/tensors.py",
+    "Hugging Face weights": "runner/checkpoint/hf_weights.py",
     "rank file": "runner/checkpoint/rank_file.py",
     "optimizer": "runner/train/optimizer.py",
     "Muon": "runner/train/muon.py",

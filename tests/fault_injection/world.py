@@ -179,6 +179,7 @@ def finished() -> Path:
     with forking():
         ended = fork(lambda: int(run(root).stopped), folder / "log").wait(300)
     assert ended == 0, (folder / "log").read_text()
+    compiled(root)  # what that imports, and pydantic's models, are then there in every process that is forked
     return root
 
 

@@ -333,10 +333,10 @@ class RankPopen(ForkedPopen):
 
 
 def _is_forked(arguments: Sequence[str]) -> bool:
-    """Whether `python ARGUMENTS` runs a script, or a module of those that are imported here."""
+    """Whether `python ARGUMENTS` runs a script or code, or a module of those that are imported here."""
     first, *rest = arguments[arguments[0] == "-u" :]
     if first != "-m":
-        return first.endswith(".py")
+        return first == "-c" or first.endswith(".py")
     return rest[0] == TORCHRUN or rest[0].partition(".")[0] in FORKED_PACKAGES
 
 
