@@ -1,4 +1,4 @@
-"""The weights of a Hugging Face directory under our names: an index like that of our own checkpoints, and its checks."""
+"""The weights of a Hugging Face directory under our names: an index like that of our own checkpoints, and checks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def index_of(directory: huggingface.Directory) -> dict[str, Any]:
         _check_tied(directory)
     index: dict[str, Any] = {}
     for ours, theirs in ModelConfig.from_json(directory.model).fused_tensors().items():
-        rows, shape, parts = 0, (), list[dict[str, Any]]()
+        rows, shape, parts = 0, tuple[int, ...](), list[dict[str, Any]]()
         for name, shape in theirs.items():
             parts.append({"file": directory.tensors[name].file, "tensor": name, "rows": [rows, rows + shape[0]]})
             rows += shape[0]
