@@ -24,9 +24,8 @@ from tests.support.projects import write_small_project
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 ENVIRONMENTS = ROOT / ".venv-integrations"
-SECONDS = 900
-"""Of one trainer's tests; a test that hangs prints its stacks after `STACKS_SECONDS`."""
-STACKS_SECONDS = 240
+SECONDS, STACKS_SECONDS = 1800, 240
+"""What one trainer's tests may take, and after how long a test prints where it is."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import multiprocessing
 import os
 import socket
@@ -15,7 +16,8 @@ from curriculum import stream
 from curriculum.stream import Stream
 
 MICRO = 4
-SECONDS = 120
+SECONDS, STACKS_SECONDS = 300, 120
+"""What the ranks of one run may take, and after how long each prints where it is."""
 
 
 class Seen:
@@ -77,4 +79,8 @@ def _as_rank(rank: int, world_size: int, port: int, function: Callable[..., Any]
         "MASTER_PORT": str(port),
     }
     torch.set_num_threads(1)
-    return function(*arguments)
+    faulthandler.dump_traceback_later(STACKS_SECONDS)  # where a rank hangs
+    try:
+        return function(*arguments)
+    finally:
+        faulthandler.cancel_dump_traceback_later()
