@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""The weights of a Hugging Face directory under our names: an index like that of our own checkpoints, with checks."""
-=======
 """The weights of a Hugging Face directory under our names: an index like that of our own checkpoints, and checks."""
->>>>>>> 0573fc2030a924c7f1cbc97e9e566f804675677e
 
 from __future__ import annotations
 
@@ -26,15 +22,11 @@ def index_of(directory: huggingface.Directory) -> dict[str, Any]:
         _check_tied(directory)
     index: dict[str, Any] = {}
     for ours, theirs in ModelConfig.from_json(directory.model).fused_tensors().items():
-<<<<<<< HEAD
-        rows, parts = 0, list[dict[str, Any]]()
-=======
         rows, shape, parts = 0, tuple[int, ...](), list[dict[str, Any]]()
->>>>>>> 0573fc2030a924c7f1cbc97e9e566f804675677e
         for name, shape in theirs.items():
             parts.append({"file": directory.tensors[name].file, "tensor": name, "rows": [rows, rows + shape[0]]})
             rows += shape[0]
-        index[f"model.{ours}"] = {"shape": [rows, *next(iter(theirs.values()))[1:]], "parts": parts}
+        index[f"model.{ours}"] = {"shape": [rows, *shape[1:]], "parts": parts}
     return index
 
 

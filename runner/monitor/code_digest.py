@@ -63,7 +63,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "9fd9d32eb85ebd7f15842177fd174db406a8abebbf7b6e390eff96b330d9c841",
+            "e4adb279c9dd8346a6616bdfe108dd9bf2b755c5645576606fc8ccebac322030",
         }
     ),
 )
