@@ -11,6 +11,7 @@ import pytest
 from public_runs import trial_evidence
 from simulated_studies import evidence, mixture
 
+from bench import planted
 from curriculum.studies import programme
 from curriculum.studies.decide import decide
 from curriculum.studies.decision import Keep, Question, Undecidable
@@ -54,6 +55,13 @@ def test_a_planted_optimum_is_within_its_interval_in_nine_of_ten_studies() -> No
         low, high = decision.proposal.intervals["text"]
         inside += low <= optimum <= high
     assert inside >= 45
+
+
+@pytest.mark.parametrize("seed", [5, 7, 17])
+def test_an_interval_allows_for_lopsided_resamples_and_for_the_choice_of_a_law(seed: int) -> None:
+    """Resamples of the first two lie to one side of the optimum; in the third a law without a power was chosen."""
+    inside, _ = planted.inside(seed, power=True, noise=0.003, resamples=20)
+    assert inside.all()
 
 
 def test_an_interval_allows_for_the_ridge_of_laws_with_a_power() -> None:
