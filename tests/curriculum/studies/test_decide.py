@@ -151,6 +151,33 @@ def test_a_proposal_takes_no_part_in_the_fit_that_it_is_judged_by() -> None:
     assert judged.proposal.arm == "proposal"
 
 
+def test_a_loss_outside_the_goal_is_named_with_what_the_proposal_did_to_it() -> None:
+    question = replace(QUESTION, resamples=0)
+    (note,) = (note for note in decide(question, swarm(1, 0.002, proposal=0.3)).notes if "in no verdict" in note)
+    assert note.startswith("measured, and in neither `lower` nor `keep`")
+    assert "so in no verdict, here less `stated`: text (+0." in note
+    (note,) = (note for note in decide(question, swarm(1, 0.002)).notes if "in no verdict" in note)
+    assert note.endswith("so in no verdict: text"), "no run of a proposal, no difference"
+    both = replace(question, keep={"text": Keep(None, 3.9)})
+    assert not any("in no verdict" in note for note in decide(both, swarm(1, 0.002)).notes)
+    unweighted = replace(question, lower={"code": 1.0, "text": 0.0})
+    assert any("in no verdict: text" in note for note in decide(unweighted, swarm(1, 0.002)).notes)
+
+
+def test_of_many_losses_outside_the_goal_those_that_rose_most_are_named() -> None:
+    rows = candidate("kept", 0, 1) + candidate("finemath", -0.1, 2)
+    others = [
+        replace(row, source=f"other-{number}", loss=row.loss + (0.01 * number if row.arm == "finemath" else 0.0))
+        for row in rows
+        for number in range(6)
+    ]
+    question = Question("sources", "candidates", {"text": 1.0}, {})
+    (note,) = (n for n in decide(question, Evidence((*rows, *others))).notes if "in no verdict" in n)
+    names = [word for word in note.replace(",", "").split() if word.startswith("other-")]
+    assert names == ["other-5", "other-4", "other-3", "other-2"]
+    assert note.endswith("and 2 more")
+
+
 def test_a_decision_is_the_same_when_it_is_made_again() -> None:
     question = replace(QUESTION, resamples=3)
     assert decide(question, swarm(2, 0.01)) == decide(question, swarm(2, 0.01))
