@@ -7,9 +7,11 @@ power of the own source's share. A swarm of 15 mixtures and two controls in thre
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bench.measure import Row, arguments, goal, machine, save, table
 from curriculum.studies import programme
@@ -38,8 +40,8 @@ def planted_laws(seed: int, *, power: bool) -> dict[str, MixtureLaw]:
         slopes = draw.uniform(-0.4, 0.2, len(SOURCES))
         slopes[own] -= draw.uniform(0.0, 0.4) if power else draw.uniform(0.3, 1.2)
         floor, exponent, shift = float(draw.uniform(1, 3)), float(draw.uniform(0.03, 0.3)), float(draw.choice(SHIFTS))
-        terms = tuple((slopes - slopes.mean()).tolist())
-        laws[source] = MixtureLaw(floor, terms, *((own, exponent, shift) if power else (None, 0.0, 0.0)), 0.0)
+        law = MixtureLaw(floor, tuple((slopes - slopes.mean()).tolist()), None, 0.0, 0.0, 0.0)
+        laws[source] = replace(law, own=own, power=exponent, shift=shift) if power else law
     return laws
 
 
@@ -68,7 +70,7 @@ def planted_study(laws: Mapping[str, MixtureLaw], seed: int, noise: float) -> Ev
     return Evidence(tuple(rows))
 
 
-def inside(seed: int, *, power: bool, noise: float, resamples: int) -> tuple[Array, Array]:
+def inside(seed: int, *, power: bool, noise: float, resamples: int) -> tuple[NDArray[np.bool_], Array]:
     """Whether the interval of each share contains the planted one, and how wide it is, both of shape `[sources]`."""
     laws = planted_laws(seed, power=power)
     optimum = planted_optimum(laws)

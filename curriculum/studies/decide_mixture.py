@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,9 @@ def decide(question: Question, evidence: Evidence) -> Decision:
     tables = {source: evidence.table(source, sources) for source in (*question.lower, *question.keep)}
     rarest, fewest = min(tables.items(), key=lambda item: len(item[1][0]))
     check_enough(evidence, fewest[0], rarest, len(sources))
-    laws, forms, reports = {}, {}, []
+    laws: dict[str, MixtureLaw] = {}
+    forms: dict[str, tuple[MixtureLaw, ...]] = {}
+    reports = []
     for source, (_, shares, losses) in tables.items():
         own = sources.index(source) if source in sources else None
         chosen, *others = mixture.choose(shares, losses, own)
@@ -221,7 +224,9 @@ def _resample(
     return np.array(optima).reshape(-1, len(asked.around)), np.array(gains)
 
 
-def _chosen_again(forms: Sequence[MixtureLaw], shares: Array, losses: Array, counts: NDArray[np.int64]) -> MixtureLaw:
+def _chosen_again(
+    forms: Sequence[MixtureLaw], shares: Array, losses: Array, counts: NDArray[np.integer[Any]]
+) -> MixtureLaw:
     """Of the laws refitted to arms as often as `counts` says, that of the smaller error at the arms not drawn."""
     drawn = np.repeat(np.arange(len(losses)), counts)
     fits = [mixture.fit(shares[drawn], losses[drawn], law.own, like=law) for law in forms]
