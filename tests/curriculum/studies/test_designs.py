@@ -92,6 +92,11 @@ def test_each_pick_is_the_best_next_one() -> None:
         matrix += np.outer(points[index], points[index])
 
 
+def test_no_point_is_picked_twice_where_all_are() -> None:
+    points = np.random.default_rng(3).dirichlet(np.ones(4), size=60)
+    assert sorted(designs.d_optimal(points, 60)) == list(range(60)), "what the last picks add is far below 1"
+
+
 def test_controls_are_not_picked_again() -> None:
     corner = (Fraction(1), Fraction(0), Fraction(0))
     assert corner in designs.swarm(AROUND, *FREE, 2, name="domains", seed=3407)
