@@ -78,6 +78,14 @@ def test_laws_are_ranked_beside_a_linear_one_and_trees_that_may_be_absent(tmp_pa
     assert ranks["LightGBM"] or "not measured: " in said
 
 
+def test_planted_shares_are_looked_for_in_the_intervals_of_both_laws(tmp_path: Path) -> None:
+    said, found = run(tmp_path, "bench.planted")
+    (rows,) = found.values()
+    assert [row["name"] for row in rows] == ["log-linear", "own-share-power"]
+    assert all(len(row["values"]) == 3 for row in rows), "one share of each source"  # type: ignore[arg-type]
+    assert said.count("goal: ") == 1
+
+
 @pytest.mark.parametrize(
     ("command", "planned"), [("bench.trial", "17 runs and 1 more trunk"), ("bench.forecast", "constant")]
 )

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from curriculum import config
+from curriculum.compiler.lineage import Setting
 from curriculum.compiler.resolve import ResolvedStage
 from curriculum.compiler.scaling import Scaler
 from curriculum.errors import PlanError
 from curriculum.plan.mixing import Ramp, Tree, integer_weights
 from curriculum.plan.stage import MixturePhase, MixtureSegment, StagePlan
-from curriculum.units import show_count, show_exact
+from curriculum.units import Length, show_count, show_exact
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,13 @@ def mixture_phases(
     return phases, _without_skips(stage, scaler, segments, declared_start), ramp
 
 
+def ramp_tokens(setting: Setting, ramp: Length, scaler: Scaler) -> tuple[int, int]:
+    """The tokens of a `ramp` at the size, by the stage's lengths alone and with the floor of the size."""
+    floor = scaler.size.at_least.ramp if scaler.size.at_least else None
+    stated = scaler.length(setting, ramp, "ramp")
+    return stated, max(stated, scaler.small(setting, floor) if floor is not None else 0)
+
+
 def _ramp(stage: ResolvedStage, scaler: Scaler, notes: list[str]) -> int:
     """The sequences of the stage's own ramp, at least the size's floor; PlanError when the stage is shorter.
 
@@ -72,13 +80,11 @@ def _ramp(stage: ResolvedStage, scaler: Scaler, notes: list[str]) -> int:
     setting, clock = stage.ramp_of or stage.setting, stage.clock
     if setting.ramp is None:
         return 0
-    tokens = scaler.length(setting, setting.ramp, "ramp")
+    stated, tokens = ramp_tokens(setting, setting.ramp, scaler)
     floor = scaler.size.at_least.ramp if scaler.size.at_least else None
-    least = scaler.small(setting, floor) if floor is not None else 0
-    lengthened = tokens < least
+    lengthened = stated < tokens
     if lengthened:
-        notes.append(f"the ramp of {show_count(tokens)} tokens is lengthened to {floor} ({show_count(least)})")
-        tokens = least
+        notes.append(f"the ramp of {show_count(stated)} tokens is lengthened to {floor} ({show_count(tokens)})")
     sequences = -(-tokens // clock.sequence_length)
     if sequences > clock.sequences and stage.ramp_of is None:
         length = clock.sequences * clock.sequence_length

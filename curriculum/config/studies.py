@@ -272,7 +272,8 @@ class StudyFile(Entry):
     )
     repetition: Literal["matched", "free"] = Field(
         default="matched",
-        description="matched: an arm shorter than its stage repeats new sources as the stage would; free: it does not.",
+        description="matched: an arm shorter than its stage repeats new sources as the stage would, and its ramp is "
+        "as much shorter; free: it does not.",
     )
     learning_rate: AnnealEntry | None = Field(
         default=None, description="How the rate of the arms falls to their end; as in `{to: 0}`."

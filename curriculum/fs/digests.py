@@ -26,8 +26,13 @@ def digest(value: Any) -> str:
 
 
 def seal(value: Mapping[str, Any]) -> dict[str, Any]:
-    """`value` as plain JSON, with the digest of its canonical form under `SEAL`."""
+    """`value` as plain JSON, with the digest of its canonical form under `SEAL`.
+
+    ValueError for a value with a key `SEAL` of its own, which no reader could tell from the seal.
+    """
     plain: dict[str, Any] = json.loads(canonical_json(value))
+    if SEAL in plain:
+        raise ValueError(f"a sealed object has no key `{SEAL}` of its own")
     return {**plain, SEAL: digest(plain)}
 
 

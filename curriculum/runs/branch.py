@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import reduce
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -54,12 +55,20 @@ class Branch:
     name: str
     text: str
     mixtures: Mapping[str, str]
-    compiled: Compiled
-    provenance: Mapping[str, str]
+    texts: PreparedText
     parent: Compiled
-    departed: tuple[str, ...]
-    leaves: CompiledStage | None
-    checkpoint: checkpoints.Checkpoint | None
+    departed: tuple[str, ...] = ()
+    leaves: CompiledStage | None = None
+    checkpoint: checkpoints.Checkpoint | None = None
+
+    @property
+    def compiled(self) -> Compiled:
+        return self.texts.compiled
+
+    @property
+    def provenance(self) -> Mapping[str, str]:
+        """Where the text of its sources is from, a line for each dataset."""
+        return self.texts.provenance_lines()
 
 
 def branch(project: Project, address: Address, name: str, change: Change, size: str) -> Branch:
@@ -89,18 +98,16 @@ def write_branch(
     assert own.parent is not None
     leaves = own.parent
     checkpoint = folders.branch_point(project, compiled, leaves)
-    folder, path = folders.stage_folder(project, compiled, leaves), project.root / "stages" / f"{name}.yaml"
+    folder = folders.stage_folder(project, compiled, leaves)
     with checkpoints.pinning(folder) if folder.path.is_dir() else nullcontext():
         project.check_is_new(name)
         # the pin comes first: `discard` reads pins after it has renamed the checkpoint
         pin = checkpoints.pin(folder, leaves.stop, name) if folder.path.is_dir() else None
         try:
             checkpoint = folders.branch_point(project, compiled, leaves)
-            for mixture, content in mixtures.items():
-                fs.write_bytes(project.root / "mixtures" / f"{mixture}.yaml", content.encode())
-            fs.write_bytes(path, text.encode())
+            _write_files(project, name, text, mixtures)
         except BaseException:
-            if pin is not None and not path.exists():
+            if pin is not None and not _stage_file(project, name).exists():
                 fs.remove(pin)
                 fs.fsync(pin.parent)
             raise
@@ -108,8 +115,7 @@ def write_branch(
         name=name,
         text=text,
         mixtures=mixtures,
-        compiled=compiled,
-        provenance=texts.provenance_lines(),
+        texts=texts,
         parent=parent,
         departed=departed,
         leaves=leaves,
@@ -126,21 +132,30 @@ def write_root(
     """
     _check_are_new(project, name, mixtures)
     texts = PreparedText.open(project.with_draft(name, text, mixtures), name, size)
-    compiled = texts.compiled
-    for mixture, content in mixtures.items():
-        fs.write_bytes(project.root / "mixtures" / f"{mixture}.yaml", content.encode())
-    fs.write_bytes(project.root / "stages" / f"{name}.yaml", text.encode())
-    return Branch(
-        name=name,
-        text=text,
-        mixtures=mixtures,
-        compiled=compiled,
-        provenance=texts.provenance_lines(),
-        parent=like,
-        departed=(),
-        leaves=None,
-        checkpoint=None,
-    )
+    _ = texts.compiled  # what cannot be planned is refused before anything is written
+    _write_files(project, name, text, mixtures)
+    return Branch(name=name, text=text, mixtures=mixtures, texts=texts, parent=like)
+
+
+def _stage_file(project: Project, name: str) -> Path:
+    return project.root / "stages" / f"{name}.yaml"
+
+
+def _write_files(project: Project, name: str, text: str, mixtures: Mapping[str, str]) -> None:
+    """Write new `mixtures` by name, then `text` as the stage file; without the stage file no mixture is left."""
+    written: list[Path] = []
+    try:
+        for mixture, content in mixtures.items():
+            path = project.root / "mixtures" / f"{mixture}.yaml"
+            fs.write_bytes(path, content.encode())
+            written.append(path)
+        fs.write_bytes(_stage_file(project, name), text.encode())
+    except BaseException:
+        if not _stage_file(project, name).exists():
+            for path in written:
+                fs.remove(path)
+                fs.fsync(path.parent)
+        raise
 
 
 def _check_are_new(project: Project, name: str, mixtures: Mapping[str, str]) -> None:

@@ -14,6 +14,7 @@ from fractions import Fraction
 from functools import cached_property
 from typing import Any, Final
 
+from curriculum.compiler.mixture_phases import ramp_tokens
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.compiler.schedules import highest
 from curriculum.config.project import Project
@@ -26,7 +27,7 @@ from curriculum.studies.drops import Drops
 from curriculum.studies.mixtures import ArmMixture
 from curriculum.studies.points import LeftOut, Point
 from curriculum.studies.study import Study, open_study
-from curriculum.units import Length, counted, show_count
+from curriculum.units import Length, counted, parse_length, show_count
 
 SECOND_TRUNK: Final = Fraction(1, 4)
 """Of the tokens of all arms: a second trunk that costs less is trained where the study does not say."""
@@ -237,6 +238,12 @@ def _round_down(tokens: int) -> str:
     return str(Length(tokens // 10**digits * 10**digits, "tokens"))
 
 
+def _span(length: Length) -> str:
+    """A length inside a stage as a file states it: with its unit or its scale."""
+    text = str(length)
+    return f"{text} tokens" if text.isdecimal() else text
+
+
 class _Drafting:
     """Drafts and compiles the arms of a study; what they share is looked up once."""
 
@@ -286,22 +293,32 @@ class _Drafting:
         stage = compiled.stages[-1]
         base = mixtures.base(study)
         length = study.stage_tokens if study.stage_tokens is not None else self._tokens(None)
+        ramp = self._ramp_sequences()
         return SourceLimits(
             choices=compiled.sources,
             plan=stage.plan,
             items=stage.plan.items(0),
             passes=base.passes,
             sequences=max(1, int(length * compiled.scale) // stage.plan.sequence_length),
-            arm_sequences=max(1, stage.plan.sequences - self._ramp_sequences() // 2),
+            arm_sequences=max(1, stage.plan.sequences - int(ramp * self._part(self._tokens(None))) // 2),
+            ramp_sequences=ramp,
             exact=compiled.scale == 1,
         )
 
     def _ramp_sequences(self) -> int:
         """The windows of the ramp of the stage in question, 0 without one."""
-        ramp, compiled = self.study.asked.setting.ramp, self.reference.compiled
-        if self.study.stage is None or ramp is None:
+        setting, reference = self.study.asked.setting, self.reference
+        if self.study.stage is None or setting.ramp is None:
             return 0
-        return int(self.study.tokens(ramp, "for") * compiled.scale) // compiled.stages[-1].plan.sequence_length
+        _, tokens = ramp_tokens(setting, setting.ramp, reference.curriculum.scaler)
+        return -(-tokens // reference.compiled.stages[-1].plan.sequence_length)
+
+    def _part(self, tokens: int) -> Fraction:
+        """Of the texts and the ramp of the stage in question, what an arm of `tokens` has: it repeats as much."""
+        full = self.study.stage_tokens
+        if full is None or tokens >= full or self.study.file.repetition == "free":
+            return Fraction(1)
+        return Fraction(tokens, full)
 
     def arm(self, point: Point, replicate: int, seed: int, *, fork: bool = False) -> Arm:
         """The arm, compiled; or its `fork` at its first end."""
@@ -312,6 +329,9 @@ class _Drafting:
         mixture_name = f"{study.name}.{point.name}"
         if drafted:
             entry["mixture"] = mixture_name
+        if "ramp" in entry and (part := self._part(tokens)) < 1:
+            ramp = parse_length(entry["ramp"])
+            entry["ramp"] = _span(Length(max(1, int(ramp.amount * part)), ramp.unit))
         if "learning_rate" not in entry and study.file.learning_rate is not None:
             entry["learning_rate"] = self._annealed(tokens)
         if measured := [source for source in self.sources if source not in mixture.weights]:
@@ -359,10 +379,9 @@ class _Drafting:
 
     def _mixture(self, point: Point, tokens: int) -> tuple[ArmMixture, bool]:
         """What an arm reads, and whether no file has it: a shorter arm takes a part of a source new to the lineage."""
-        mixture, full = point.mixture, self.study.stage_tokens
-        if full is not None and tokens < full and self.study.file.repetition == "matched":
+        mixture, part = point.mixture, self._part(tokens)
+        if part < 1:
             used = self.reference.compiled.stages[-1].plan.items(0)
-            part = Fraction(tokens, full)
             new = {name: mixture.take.get(name, Fraction(1)) * part for name in mixture.weights if not used.get(name)}
             if new:
                 return replace(mixture, take={**mixture.take, **new}, file=None), True
@@ -383,9 +402,7 @@ class _Drafting:
                 place=study.place("learning_rate", "to"),
                 hint="anneal to a lower rate, as in `{to: 0}`",
             )
-        length = str(Length(tokens, "tokens"))
-        length += " tokens" if length.isdecimal() else ""  # a curve's length says its unit or its scale
-        return {"shape": "decay", "min": Decimal(mixtures.exact(anneal.to)), "decay": length}
+        return {"shape": "decay", "min": Decimal(mixtures.exact(anneal.to)), "decay": _span(Length(tokens, "tokens"))}
 
     def _every(self, tokens: int) -> dict[str, Any]:
         """The cadence of an arm: the study's, else an evaluation in the middle where a loss is kept, and its end."""

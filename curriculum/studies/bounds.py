@@ -26,7 +26,8 @@ class SourceLimits:
     """Shares that sources may have over `sequences` windows of a stage, as the planner would refuse more.
 
     `choices` are the texts at the size, `plan` that of an arm, whose branch point has used `items` of each source.
-    `arm_sequences` is the length of an arm in windows, a ramp counted by half. With `exact` lengths, which no size
+    `arm_sequences` is the length of an arm in windows, a ramp counted by half; `ramp_sequences` is the ramp of the
+    stage that it stands for. With `exact` lengths, which no size
     scales, an arm that gives weight to a source of which it reads nothing is refused.
     """
 
@@ -36,6 +37,7 @@ class SourceLimits:
     passes: Mapping[str, Fraction]
     sequences: int
     arm_sequences: int
+    ramp_sequences: int
     exact: bool
 
     @property

@@ -21,6 +21,8 @@ from curriculum.studies.evidence import Evidence
 from curriculum.studies.laws.huber import Array
 from curriculum.studies.verdicts import Verdict, difference, judge
 
+MOST_NOT_ASKED = 4
+"""Losses outside the goal that a note names, those first that rose most."""
 MOST_SINGLE_RUNS = 8
 """Arms whose windows show the noise of documents where no arm ran more than once."""
 
@@ -153,6 +155,26 @@ def rank(predicted: Array, observed: Array) -> float | None:
     return float(np.corrcoef(first, second)[0, 1])
 
 
+def _not_asked(question: Question, evidence: Evidence, proposal: Proposal | None) -> list[str]:
+    """A line for the losses that were measured and are no part of the goal, with what the proposal did to them."""
+    goals = {*(source for source, weight in question.lower.items() if weight), *question.keep}
+    others = [source for source in evidence.sources if source not in goals]
+    if not others:
+        return []
+    arm, reference = proposal.arm if proposal is not None else None, evidence.reference
+    changed = {}
+    if arm is not None and reference not in (None, arm):
+        for source in others:
+            pairs = evidence.differences(arm, str(reference), {source: 1.0})
+            if pairs:
+                changed[source] = float(np.mean([value for _, value in pairs]))
+    shown = sorted(others, key=lambda source: -changed.get(source, 0.0))[:MOST_NOT_ASKED]
+    words = [f"{source} ({changed[source]:+.3f})" if source in changed else source for source in shown]
+    more = f" and {len(others) - len(shown)} more" if len(others) > len(shown) else ""
+    against = f", here less `{reference}`" if changed else ""
+    return [f"measured, and in neither `lower` nor `keep`, so in no verdict{against}: {', '.join(words)}{more}"]
+
+
 def finish(
     question: Question,
     evidence: Evidence,
@@ -173,6 +195,7 @@ def finish(
         lines.append("one run of the proposal suggests at most: its replicates decide")
     if question.all_trunks and trunks < 2 and any(verdict.shown for verdict in judged):
         lines.append("one trunk: what is shown holds on this trunk")
+    lines += _not_asked(question, evidence, proposal)
     return Decision(
         name=question.name,
         kind=question.kind,

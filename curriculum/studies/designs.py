@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from curriculum.studies.laws.huber import Array
 from curriculum.studies.laws.mixture import SHIFTS
 from curriculum.studies.programme import within
+from curriculum.units import counted
 
 CANDIDATES = 2000
 PARTS = 1000
@@ -52,7 +53,7 @@ def d_optimal(
     is not picked. ValueError for more runs than points.
     """
     if runs > len(points):
-        raise ValueError(f"{runs} runs cannot be picked from {len(points)} points")
+        raise ValueError(f"{counted(runs, 'run')} cannot be picked from {counted(len(points), 'point')}")
     information = ridge * np.eye(points.shape[1])
     if picked is not None:
         information += picked.T @ picked

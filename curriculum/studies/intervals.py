@@ -33,21 +33,23 @@ def percentile_interval(values: Array, level: float = 0.95) -> tuple[float, floa
     return float(low), float(high)
 
 
-def widened(
-    interval: tuple[float, float], estimate: float, observations: int, numbers: int, level: float = 0.95
+def symmetric_interval(
+    values: Array, estimate: float, observations: int, numbers: int, level: float = 0.95
 ) -> tuple[float, float]:
-    """A percentile interval around `estimate`, as wide as one that allows for the `numbers` that were fitted.
+    """An interval around `estimate` that allows for the `numbers` that were fitted; `values` are of resampled fits.
 
-    Resamples of few arms vary too little, by the root of what share of the arms is left to judge the fit, and normal
-    quantiles are too small for so few degrees of freedom: Efron and Tibshirani, section 12.5.
+    `values` have the shape `[resamples]`. Half its width is the quantile of their distances from the estimate: where
+    they lie to one side, the percentiles exclude what is on the other (Hall, *On Symmetric Bootstrap Confidence
+    Intervals*, 1988). Resamples of few arms vary too little, by the root of what share of the arms is left to judge the
+    fit, and normal quantiles are too small for so few degrees of freedom: Efron and Tibshirani, section 12.5.
     """
     from scipy.stats import norm, t
 
     freedom = max(observations - numbers, 1)
     quantile = (1 + level) / 2
     factor = math.sqrt(observations / freedom) * float(t.ppf(quantile, freedom) / norm.ppf(quantile))
-    low, high = interval
-    return min(estimate + factor * (low - estimate), estimate), max(estimate + factor * (high - estimate), estimate)
+    half = factor * float(np.quantile(np.abs(values - estimate), level, method="weibull"))
+    return estimate - half, estimate + half
 
 
 def conformal_half_width(residuals: Array, level: float = 0.9) -> float:

@@ -11,7 +11,7 @@ from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.fields import Evidence
 from curriculum.errors import DataError
 from curriculum.studies import record
-from curriculum.units import show_count
+from curriculum.units import counted, show_count
 
 ROUNDING = 6e-5
 """A share in a mixture file is written in percent with two decimals."""
@@ -44,10 +44,10 @@ def _line(texts: PreparedText, compiled: Compiled, stage: CompiledStage, evidenc
         return f"{subject}: `{found.path}` is no record of a decision"
     reasons = list(_reasons(compiled, stage, found, folder.parent.name))
     decision = found.content["decision"]
-    runs, word = decision.get("runs"), decision["word"]
+    runs, word = counted(decision.get("runs", 0), "run"), decision["word"]
     if reasons:
         return f"{subject} no longer rest on {evidence}: {'; '.join(reasons)}"
-    return f"{subject} rest on {evidence}: {runs} runs at {folder.parent.name}, {word}"
+    return f"{subject} rest on {evidence}: {runs} at {folder.parent.name}, {word}"
 
 
 def _folder(texts: PreparedText, size: str, evidence: Evidence) -> Path | None:

@@ -57,7 +57,7 @@ def _stage_asked(compiled: CompiledStudy) -> StageAsked:
             continue
         items = limits.items.get(source, 0)
         earlier = stage.parent.shares.get(source, Fraction(0)) if stage.parent is not None else Fraction(0)
-        ramp = stage.ramp_sequences if stage.parent is not None else 0  # shares move there in a straight line
+        ramp = limits.ramp_sequences if stage.parent is not None else 0  # shares move there in a straight line
         least = items + int(earlier * ramp / 2)
         first = limits.plan.sources[source].epochs(least) if items else least / choice.windows
         passes[source] = (first, (limits.sequences - ramp / 2) / choice.windows)

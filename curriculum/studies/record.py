@@ -15,10 +15,11 @@ from curriculum.studies.decision import Decision, Question
 from curriculum.studies.evidence import Evidence, Row
 
 FORMAT = 1
-METHOD = 2
+METHOD = 3
 """Raised when a version answers otherwise from the same evidence: that is no fault of an earlier record.
 
-2: intervals of shares allow for the ridge of the laws.
+2: intervals of shares allow for the ridge of the laws. 3: they allow for the choice of a law's form and are symmetric;
+losses outside the goal are named.
 """
 DECISIONS = "decisions"
 CURVE = "curve"

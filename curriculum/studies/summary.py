@@ -122,9 +122,13 @@ def _stood_for(compiled: CompiledStudy, arm: Arm) -> dict[str, float]:
     Empty where the arm is as long as the stage.
     """
     limits, passes = compiled.limits, dict[str, float]()
-    if arm.tokens == (compiled.study.stage_tokens or arm.tokens):
+    stage_tokens = compiled.study.stage_tokens or arm.tokens
+    if arm.tokens == stage_tokens:
         return passes
-    ramp, parent = arm.first.ramp_sequences, arm.first.parent
+    ramp, parent = limits.ramp_sequences if arm.first.ramp_sequences else 0, arm.first.parent
+    if "ramp" in arm.point.settings:
+        scaled = compiled.study.file.repetition == "matched"
+        ramp = int(arm.first.ramp_sequences * (Fraction(stage_tokens, arm.tokens) if scaled else 1))
     for source, share in arm.point.mixture.shares.items():
         windows, before = limits.choices[source].windows, limits.items.get(source, 0)
         if not windows:

@@ -25,6 +25,7 @@ from curriculum.studies.evidence import Evidence
 from curriculum.studies.measured import Measured, measure
 from curriculum.studies.question import kind_of
 from curriculum.studies.summary import arm_row
+from curriculum.units import counted
 
 Row: TypeAlias = dict[str, Any]
 Table: TypeAlias = list[Row]
@@ -37,7 +38,8 @@ class StudyTables:
         self.compiled = compiled
 
     def __repr__(self) -> str:
-        return f"study {self.compiled.name}, size {self.compiled.study.size}: {len(self.compiled.arms)} arms"
+        arms = counted(len(self.compiled.arms), "arm")
+        return f"study {self.compiled.name}, size {self.compiled.study.size}: {arms}"
 
     @property
     def arms(self) -> Table:

@@ -121,8 +121,8 @@ def law(panel: LawPanel, of: str | None, key: str) -> str:
         at = point.predicted if of is None else point.shares.get(of, 0.0)
         parts.append(shapes.marker(x(at), y(point.loss), STYLES[point.role], 3.4, _law_words(point)))
     about = (
-        f"Measured held-out loss on {panel.report.source} of {len(panel.points)} arms over {words}, nats a token; the "
-        f"line is the law" + (f", the band ±{half:.3f}, {panel.interval}." if half else ".")
+        f"Measured held-out loss on {panel.report.source} of {counted(len(panel.points), 'arm')} over {words}, nats a "
+        f"token; the line is the law" + (f", the band ±{half:.3f}, {panel.interval}." if half else ".")
     )
     return shapes.drawing(key, f"Law of {panel.report.source}", about, PANEL, bottom + 38, parts, "panel")
 
@@ -155,7 +155,8 @@ def cooldown(found: Cooldown, key: str) -> str:
     for arm, batch, effective, loss in found.points:
         tooltip = f"{arm}: batch {batch:g}, {words} x{effective:.3g}: {loss:.4f} nats a token"
         parts.append(shapes.marker(x(math.log2(effective)), y(loss), batch_style(found, batch), 4, tooltip))
-    about = f"Mean held-out loss of {len(found.points)} arms over {words}, nats a token; a marker for each batch."
+    arms = counted(len(found.points), "arm")
+    about = f"Mean held-out loss of {arms} over {words}, nats a token; a marker for each batch."
     return shapes.drawing(key, "Rate and batch of the arms", about, PANEL, bottom + 38, parts, "panel")
 
 

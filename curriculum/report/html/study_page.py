@@ -13,7 +13,7 @@ from curriculum.report.svg import shapes
 from curriculum.studies.compare import difference_words
 from curriculum.studies.decision import Contender, Decision, Question
 from curriculum.studies.verdict_words import figures, goal_words, settled_by
-from curriculum.units import show_count, show_exact, show_seconds
+from curriculum.units import counted, show_count, show_exact, show_seconds
 
 MOST_ARMS = 120
 MOST_LOSSES = 20
@@ -70,11 +70,13 @@ def _figures(data: StudyData) -> list[tuple[str, str, str, str]]:
     if data.decision is not None and data.record is not None:
         found = data.decision
         if found.order is not None:
-            shown.append(("Evidence", show_exact(found.runs), "training curves", f"of {data.record.address}"))
+            number, unit = counted(found.runs, "training curve").split(" ", 1)
+            shown.append(("Evidence", number, unit, f"of {data.record.address}"))
             return shown
         shown.append(("Verdict", found.word, "", f"of {data.record.address}, the weakest of {len(found.verdicts)}"))
         trunks = f" over {found.trunks} trunks" if found.trunks > 1 else ""
-        shown.append(("Evidence", show_exact(found.runs), "runs", f"of {found.arms} arms{trunks}"))
+        number, unit = counted(found.runs, "run").split()
+        shown.append(("Evidence", number, unit, f"of {counted(found.arms, 'arm')}{trunks}"))
     if data.rows is not None:
         shown.append(("Ended", f"{data.ended} of {len(data.rows)}", "runs", "now"))
     return shown

@@ -37,8 +37,8 @@ def missing(rates: Array, batches: Array) -> str | None:
     """What a fit still needs: three rates at one batch, and one rate at another; None where nothing is missing."""
     per_batch = {float(batch): len(np.unique(rates[batches == batch])) for batch in np.unique(batches)}
     most = max(per_batch, key=lambda batch: per_batch[batch])
-    if per_batch[most] < LEAST_RATES:
-        return f"{LEAST_RATES - per_batch[most]} more learning rates at the batch {most:g}"
+    if (lacking := LEAST_RATES - per_batch[most]) > 0:
+        return f"{lacking} more learning rate{'' if lacking == 1 else 's'} at the batch {most:g}"
     if len(per_batch) < 2:
         return f"an arm at another batch than {most:g}"
     return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import xml.etree.ElementTree as ElementTree
@@ -12,6 +13,7 @@ import pytest
 from pretend_arms import decided
 from public_runs import PEAK, WARMUP, curve
 
+from curriculum import fs
 from curriculum.config.project import Project
 from curriculum.plan.learning_rate import LearningRate
 from curriculum.report.html import write
@@ -160,6 +162,15 @@ def test_after_its_proposal_ran_a_page_says_what_the_record_says(project: Projec
     assert sum(title.startswith("proposal: measured") for title in at_proposal) == 1
     assert kept.address in words(page)
     assert "was edited since" not in words(page)
+
+
+def test_a_page_counts_one_run_of_one_arm_in_the_singular(project: Project) -> None:
+    kept = decided(project, "code", "rehearsal", loss, BEFORE)
+    one = {**kept.content, "decision": {**kept.content["decision"], "runs": 1, "arms": 1, "trunks": 1}}
+    kept.path.write_text(json.dumps(fs.seal(one)))
+    text = words(tree(project, "code"))
+    assert "1 runof 1 arm" in text, text[text.index("Evidence") :][:200]
+    assert "of 1 arms" not in text
 
 
 @pytest.mark.promise("The page of a study says what the record of its newest decision says")

@@ -16,11 +16,12 @@ from projects import write_small_project
 from curriculum import fs
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
+from curriculum.compiler.compile import compile_curriculum
 from curriculum.compiler.lineage import lineage, parse_address
 from curriculum.config.project import Project
 from curriculum.errors import CheckpointError, ConfigError
 from curriculum.execution import import_model
-from curriculum.runs.branch import Change, branch
+from curriculum.runs.branch import Change, branch, write_branch, write_root
 
 
 def trained(project: Project, curriculum: str, stage: str, positions: list[int]) -> Path:
@@ -146,6 +147,52 @@ def test_a_stage_file_that_cannot_be_written_leaves_no_pin(tmp_path: Path, monke
     with pytest.raises(PermissionError):
         branched(project, "trunk@4096", "mine")
     assert checkpoints.pinned(StageFolder(folder)) == {}
+
+
+@pytest.mark.parametrize("kind", ["branch", "root"])
+def test_a_stage_file_that_cannot_be_written_leaves_no_mixture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    folder = trained(project, "trunk", "basic", [2048, 4096, 6144])
+    mixtures = {"mine": (project.root / "mixtures/mixed.yaml").read_text()}
+    root = (project.root / "stages/trunk.yaml").read_text()
+    variant = "from: trunk@4096\nstages:\n  - {name: more, until: 6144, mixture: mine}\n"
+    write = fs.write_bytes
+
+    def refused(path: Path, *rest: Any, **options: Any) -> None:
+        if path.parent.name == "stages":
+            assert (project.root / "mixtures/mine.yaml").exists()
+            raise PermissionError(13, "refused", str(path))
+        write(path, *rest, **options)
+
+    def written() -> None:
+        if kind == "branch":
+            write_branch(project, parse_address("trunk@4096"), "mine", variant, "full", mixtures)
+        else:
+            write_root(project, "mine", root, "full", mixtures, compile_curriculum(project, "trunk", "full"))
+
+    monkeypatch.setattr(fs, "write_bytes", refused)
+    with pytest.raises(PermissionError):
+        written()
+    assert "mine" not in project.names("mixtures")
+    assert checkpoints.pinned(StageFolder(folder)) == {}
+
+
+def test_a_mixture_that_another_process_wrote_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = Project(write_small_project(tmp_path / "project"))
+    text = (project.root / "mixtures/mixed.yaml").read_text()
+    root = (project.root / "stages/trunk.yaml").read_text()
+    write = fs.write_bytes
+
+    def raced(path: Path, *rest: Any, **options: Any) -> None:
+        path.write_text("weights: {code: 1}\n")
+        write(path, *rest, **options)
+
+    monkeypatch.setattr(fs, "write_bytes", raced)
+    with pytest.raises(FileExistsError):
+        write_root(project, "mine", root, "full", {"mine": text}, compile_curriculum(project, "trunk", "full"))
+    assert (project.root / "mixtures/mine.yaml").read_text() == "weights: {code: 1}\n"
 
 
 def test_a_checkpoint_that_is_deleted_while_it_is_being_pinned_leaves_no_pin(

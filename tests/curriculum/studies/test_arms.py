@@ -204,6 +204,32 @@ def test_a_shorter_arm_repeats_a_new_source_as_its_stage_would(project: Path, si
     assert len({one.arm("stated").stage.plan.sources[WEB].windows for one in (free, shorter)}) == 1
 
 
+def test_a_shorter_arm_has_as_much_of_a_ramp_as_of_its_stage(project: Path) -> None:
+    text = FOR + "vary: {mixture: {around: math-code}}\ntokens: 70B\n" + GOAL
+    shorter, free = (asked(project, text + more, "full") for more in ("", "repetition: free\n"))
+    whole = compiled("domains", "full").arm("stated").first.ramp_sequences
+    assert whole > 0
+    assert free.arm("stated").first.ramp_sequences == whole
+    assert shorter.arm("stated").first.ramp_sequences == -(-whole // 5)
+    assert shorter.arm("stated").entries[0]["ramp"] == "1.2B", "a fifth of 6B"
+    for study, near in ((shorter, True), (free, False)):
+        rows = summarise(study, "local", study.study.project.machine("local"))["arms"]
+        row = next(row for row in rows if row["name"] == "stated")
+        assert (row["passes"][MATH] == pytest.approx(row["passes_stood_for"][MATH], rel=1e-3)) is near
+    assert "ramp" not in shorter.arm("kept").entries[0], "what goes on as before has none"
+
+
+def test_a_ramp_that_is_varied_is_as_much_shorter_in_a_shorter_arm(project: Path) -> None:
+    text = FOR + "vary: {ramp: [6B, 20B]}\ntokens: 70B\n" + GOAL
+    study = asked(project, text, "full")
+    varied = [arm for arm in study.arms if "ramp" in arm.point.settings]
+    found = {str(arm.point.settings["ramp"]): arm.entries[0]["ramp"] for arm in varied}
+    assert found == {"6B": "1.2B", "20B": "4B"}
+    rows = summarise(study, "local", study.study.project.machine("local"))["arms"]
+    for row in (row for row in rows if row["name"] != "kept"):
+        assert row["passes"][MATH] == pytest.approx(row["passes_stood_for"][MATH], rel=1e-3)
+
+
 def test_an_arm_as_long_as_its_stage_takes_whole_texts() -> None:
     for arm in compiled("domains").arms:
         assert "take:" not in "".join(arm.draft.mixtures.values())

@@ -11,6 +11,7 @@ import pytest
 from public_runs import trial_evidence
 from simulated_studies import evidence, mixture
 
+from bench import planted
 from curriculum.studies import programme
 from curriculum.studies.decide import decide
 from curriculum.studies.decision import Keep, Question, Undecidable
@@ -54,6 +55,13 @@ def test_a_planted_optimum_is_within_its_interval_in_nine_of_ten_studies() -> No
         low, high = decision.proposal.intervals["text"]
         inside += low <= optimum <= high
     assert inside >= 45
+
+
+@pytest.mark.parametrize("seed", [5, 7, 17])
+def test_an_interval_allows_for_lopsided_resamples_and_for_the_choice_of_a_law(seed: int) -> None:
+    """Resamples of the first two lie to one side of the optimum; in the third a law without a power was chosen."""
+    inside, _ = planted.inside(seed, power=True, noise=0.003, resamples=20)
+    assert inside.all()
 
 
 def test_an_interval_allows_for_the_ridge_of_laws_with_a_power() -> None:
@@ -141,6 +149,33 @@ def test_a_proposal_takes_no_part_in_the_fit_that_it_is_judged_by() -> None:
     assert without.word == "suggested"
     assert judged.proposal is not None
     assert judged.proposal.arm == "proposal"
+
+
+def test_a_loss_outside_the_goal_is_named_with_what_the_proposal_did_to_it() -> None:
+    question = replace(QUESTION, resamples=0)
+    (note,) = (note for note in decide(question, swarm(1, 0.002, proposal=0.3)).notes if "in no verdict" in note)
+    assert note.startswith("measured, and in neither `lower` nor `keep`")
+    assert "so in no verdict, here less `stated`: text (+0." in note
+    (note,) = (note for note in decide(question, swarm(1, 0.002)).notes if "in no verdict" in note)
+    assert note.endswith("so in no verdict: text"), "no run of a proposal, no difference"
+    both = replace(question, keep={"text": Keep(None, 3.9)})
+    assert not any("in no verdict" in note for note in decide(both, swarm(1, 0.002)).notes)
+    unweighted = replace(question, lower={"code": 1.0, "text": 0.0})
+    assert any("in no verdict: text" in note for note in decide(unweighted, swarm(1, 0.002)).notes)
+
+
+def test_of_many_losses_outside_the_goal_those_that_rose_most_are_named() -> None:
+    rows = candidate("kept", 0, 1) + candidate("finemath", -0.1, 2)
+    others = [
+        replace(row, source=f"other-{number}", loss=row.loss + (0.01 * number if row.arm == "finemath" else 0.0))
+        for row in rows
+        for number in range(6)
+    ]
+    question = Question("sources", "candidates", {"text": 1.0}, {})
+    (note,) = (n for n in decide(question, Evidence((*rows, *others))).notes if "in no verdict" in n)
+    names = [word for word in note.replace(",", "").split() if word.startswith("other-")]
+    assert names == ["other-5", "other-4", "other-3", "other-2"]
+    assert note.endswith("and 2 more")
 
 
 def test_a_decision_is_the_same_when_it_is_made_again() -> None:

@@ -77,6 +77,11 @@ def test_picked_points_determine_more_than_random_ones() -> None:
     assert all(information(list(draw.permutation(300)[:12])) < picked for _ in range(200))
 
 
+def test_more_runs_than_points_are_refused_in_the_singular_where_there_is_one() -> None:
+    with pytest.raises(ValueError, match=r"^2 runs cannot be picked from 1 point$"):
+        designs.d_optimal(np.ones((1, 2)), 2)
+
+
 def test_each_pick_is_the_best_next_one() -> None:
     points = np.random.default_rng(3).dirichlet(np.ones(4), size=60)
     chosen = designs.d_optimal(points, 5)
@@ -85,6 +90,11 @@ def test_each_pick_is_the_best_next_one() -> None:
         gains = [np.linalg.slogdet(matrix + np.outer(point, point))[1] for point in points]
         assert gains[index] == pytest.approx(max(gains), abs=1e-9)
         matrix += np.outer(points[index], points[index])
+
+
+def test_no_point_is_picked_twice_where_all_are() -> None:
+    points = np.random.default_rng(3).dirichlet(np.ones(4), size=60)
+    assert sorted(designs.d_optimal(points, 60)) == list(range(60)), "what the last picks add is far below 1"
 
 
 def test_controls_are_not_picked_again() -> None:

@@ -41,6 +41,15 @@ def test_too_few_held_back_arms_give_no_finite_interval() -> None:
     assert intervals.conformal_half_width(np.arange(1.0, 10.0)) == 9.0
 
 
+def test_an_interval_is_symmetric_and_as_wide_as_its_farthest_resamples_and_few_arms_ask() -> None:
+    one_sided = np.linspace(0.5, 0.6, 199)
+    low, high = intervals.symmetric_interval(one_sided, 0.5, 10_000_000, 5)
+    assert (low, high) == pytest.approx((0.405, 0.595), abs=1e-3), "percentiles would end at 0.5 below"
+    few_low, few_high = intervals.symmetric_interval(one_sided, 0.5, 10, 5)
+    # the root of 10 over the 5 that judge the fit, and Student's quantile of 5 degrees for a normal one
+    assert few_high - few_low == pytest.approx((high - low) * math.sqrt(2) * 2.5706 / 1.95996, rel=1e-4)
+
+
 def test_resamples_are_the_same_each_time() -> None:
     first, again = (np.array(list(intervals.resampled(12, 5))) for _ in range(2))
     assert (first == again).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,6 +12,7 @@ import pytest
 from pretend_arms import pretend
 
 import curriculum
+from curriculum import fs
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.errors import NotFound, PlanError
@@ -80,6 +82,13 @@ def test_a_mixture_rests_on_its_record_and_no_fingerprint_knows(project: Path) -
     without = PreparedText.open(Project(project), "mine", "rehearsal")
     assert without.compiled.stages[-1].plan.fingerprint == with_evidence
     assert evidence_lines(without, without.compiled) == []
+
+
+def test_a_record_of_one_run_says_so_in_the_singular(project: Path) -> None:
+    path = project / "runs/rehearsal/domains/decisions/0001.json"
+    content = dict(record.read(project / "runs/rehearsal/domains", 1).content)
+    path.write_text(json.dumps(fs.seal({**content, "decision": {**content["decision"], "runs": 1}})))
+    assert "rest on domains@0001: 1 run at rehearsal" in said(project)
 
 
 def test_the_branch_point_is_that_of_the_record_and_not_of_the_study_as_it_is_now(project: Path) -> None:

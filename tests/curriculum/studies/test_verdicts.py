@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -36,6 +38,22 @@ def test_the_trial_on_one_trunk_suggests_at_most() -> None:
     one = trial_evidence((3407,))
     assert verdicts.judge(one, "g", "before", OLD, keep=SOURCES[0]).word == "suggested"
     assert verdicts.judge(one, "g", "c", NEW).word == "suggested"
+
+
+def test_one_run_suggests_at_most_where_others_show_the_noise() -> None:
+    one = evidence(
+        [("kept", "control", {}, 3), ("natural", "control", {}, 3), ("proposal", "proposal", {}, 1)],
+        FLAT,
+        SOURCES,
+        seed=1,
+        noise=0.001,
+    )
+    lowered = Evidence(tuple(replace(row, loss=row.loss - (row.arm == "proposal")) for row in one.rows))
+    found = verdicts.judge(lowered, "proposal", "kept", NEW)
+    assert found.difference is not None
+    assert found.difference.high is not None
+    assert found.difference.high < -0.9, "the noise is known, and small beside the difference"
+    assert found.word == "suggested"
 
 
 FLAT = {name: MixtureLaw(2.0 + at, (0.0, 0.0, 0.0), None, 0.0, 0.0, 0.0) for at, name in enumerate(SOURCES)}
@@ -87,6 +105,21 @@ def test_the_noise_of_windows_is_a_floor() -> None:
     assert found is not None
     assert found.spread == pytest.approx(0.0, abs=1e-9)
     assert found.error == found.window_error > 0.03
+
+
+def test_window_errors_of_a_weighted_mean_add_in_squares() -> None:
+    draw = np.random.default_rng(1)
+    rows = []
+    for source, spread in (("text", 0.4), ("code", 0.1)):
+        for arm in ("kept", "proposal"):
+            windows = tuple(draw.normal(3, spread, 400).tolist())
+            role: Role = "control" if arm == "kept" else "proposal"
+            rows.append(Row(arm, 1, 1, role, {}, source, float(np.mean(windows)), windows, tuple(range(400))))
+    found = Evidence(tuple(rows))
+    text, code = (found.window_error("proposal", "kept", {source: 2.0}) for source in ("text", "code"))
+    assert text == pytest.approx(0.4 * np.sqrt(2 / 400), rel=0.15), "of a difference of means of 400 windows"
+    both = found.window_error("proposal", "kept", {"text": 1.0, "code": 3.0})
+    assert both == pytest.approx(np.hypot(0.25 * text, 0.75 * code), rel=1e-9)
 
 
 def hash_of(arm: str) -> int:
