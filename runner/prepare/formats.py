@@ -52,6 +52,7 @@ _ENCODINGS = {  # the mark of UTF-32 begins with that of UTF-16
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _OBJECT = re.compile(rb'\s*\{\s*"(?:[^"\\]|\\.)*"\s*:')
+_BRACE = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{")
 _OPENS = re.compile(rb'(?:\xef\xbb\xbf)?\s*(?:\[|\{\s*")')
 _DECODER = json.JSONDecoder(strict=False)
 _BLANKS = re.compile(r"[\s\ufeff]*")
@@ -172,6 +173,8 @@ def detect_format(head: bytes, name: str) -> str:
 
 def begins_with_rows(head: bytes, lines_read: int = 2) -> bool:
     """Whether the first lines of a file, or its only one, are JSON objects."""
+    if not _BRACE.match(head):
+        return False
     lines = [line for line in head.split(b"\n", 64) if line.strip()][:lines_read]
     cut = len(head) >= HEAD_BYTES
     return bool(lines) and all(_is_object(line) or (cut and _OBJECT.match(line) is not None) for line in lines)
