@@ -62,7 +62,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "94d25689a3bca1377985ae0dd5a85da948f1104ccb75d636b3b6145fb70f03e7",
+            "affdc4d2f9b60708f31356039b077858306d0fb60d24ec74d12d85ba50a2813d",
         }
     ),
 )
