@@ -36,5 +36,7 @@ def import_(
         return
     console = open_console()
     console.print(model_view(import_model.summary(draft)))
+    for line in draft.directory.unread:
+        console.print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"wrote {os.path.relpath(path)}: rate, batch, lengths and mixture are yours to edit")
     console.print(f"next: curriculum plan {name}{project.options('full')}")

@@ -37,7 +37,7 @@ def plan(
     from curriculum.compiler.preparation_cost import preparation_costs
     from curriculum.compiler.summary import summarise, summarise_tree
     from curriculum.execution import lm_eval
-    from curriculum.execution.machine import check_memory
+    from curriculum.execution.machine import check_devices
     from curriculum.runs import folders
     from curriculum.runs.drift import with_notes
     from curriculum.studies.mixture_evidence import evidence_lines
@@ -55,7 +55,7 @@ def plan(
         prepared_text.check_special_tokens(text)
     lineages = [with_notes(project, with_overlap(text, text.compiled)) for text in texts]
     for lineage in lineages:
-        check_memory(project, lineage, machine)
+        check_devices(project, lineage, machine)
     compiled = lineages[0]
     if svg is not None or len(lineages) > 1:
         tree = summarise_tree(project, lineages, machine, project.machine(machine))

@@ -344,7 +344,7 @@ def _origin(
     if imported is None:
         return None
     digest = imported_models.digest(curriculum.project, imported)
-    notes += _import_notes(curriculum.scaler, imported=digest is not None)
+    notes += [*imported.unread, *_import_notes(curriculum.scaler, imported=digest is not None)]
     return Parent(fingerprint=digest or OPEN, position=0)
 
 

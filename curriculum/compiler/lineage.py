@@ -349,8 +349,11 @@ def _imported(project: Project, text: str, document: Document) -> huggingface.Di
         return huggingface.read(folder)
     except DataError as error:
         # Shown as it is written, not by its path on this machine.
-        what = error.what.replace(f"`{folder}`", f"`{text}`")
-        raise DataError(what, place=document.place(("from",)), hint=error.hint) from None
+        what, place = error.what.replace(f"`{folder}`", f"`{text}`"), document.place(("from",))
+        if error.place is not None:
+            shown = error.place.file.replace(str(folder), text.removeprefix(PREFIX).strip(), 1)
+            place = replace(error.place, file=shown)
+        raise DataError(what, place=place, hint=error.hint) from None
 
 
 def _imported_model(imported: huggingface.Directory) -> config.ModelNumbers:

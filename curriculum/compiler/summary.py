@@ -160,10 +160,13 @@ def _first_repeat(stage: CompiledStage, name: str, used: int) -> dict[str, int] 
 
 
 def curve(stages: Sequence[CompiledStage], points: int = 160) -> list[dict[str, Any]]:
-    """Learning rate and batch along a lineage: at every stage's edges, and evenly between them."""
+    """Learning rate and batch along a lineage: at every stage's edges, and evenly between them.
+
+    An average has no step and adds nothing.
+    """
     last = stages[-1].stop
     rows = []
-    for stage in stages:
+    for stage in (stage for stage in stages if stage.steps_run):
         plan = stage.plan
         share = max(2, round(points * (stage.stop - plan.start) / last))
         steps = {plan.first_step + stage.steps_run * n // share for n in range(share)}

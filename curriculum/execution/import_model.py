@@ -149,4 +149,5 @@ def summary(draft: Import) -> dict[str, Any]:
             "sha256": draft.tokenizer.digest,
         },
         "left_out": sorted(directory.left_out),
+        "unread": list(directory.unread),
     }

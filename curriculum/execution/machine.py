@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from curriculum import config
 from curriculum.artifacts import jobs
-from curriculum.compiler import memory
+from curriculum.compiler import machine_kernels, memory
 from curriculum.compiler.compile import Compiled
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
@@ -19,13 +19,14 @@ from curriculum.plan.ranks import shares_of_rank
 from curriculum.runs.folders import is_reached, stage_folder
 
 
-def check_memory(project: Project, compiled: Compiled, machine_name: str, processes: int | None = None) -> None:
-    """PlanError when a stage still to be trained needs more memory than the machine's GPUs have."""
+def check_devices(project: Project, compiled: Compiled, machine_name: str, processes: int | None = None) -> None:
+    """PlanError when a stage still to be trained needs what the machine's devices have not: a kernel, or memory."""
     if project.machine(machine_name).trainer is not None:
-        return  # the formula is of our own trainer's memory
+        return  # kernels and memory are our own trainer's
     for stage in compiled.stages:
         if not is_reached(stage_folder(project, compiled, stage), stage):
             machine, document = project.machine(machine_name), project.machines_document
+            machine_kernels.require_kernels(stage.name, stage.plan, machine_name, machine, document, processes)
             memory.require_room(stage.name, stage.plan, machine_name, machine, document, processes)
 
 
@@ -56,7 +57,7 @@ def check_machine(request: RunRequest, compiled: Compiled) -> None:
             by_option = request.processes is not None and any(batch % request.world for batch in stage.plan.batches)
             place = document.place(paths[0]) if paths and not by_option else None
             raise PlanError(f"stage `{stage.name}`: {error.what}", place=place, hint=error.hint) from None
-    check_memory(request.project, compiled, request.machine, request.processes)
+    check_devices(request.project, compiled, request.machine, request.processes)
     trainers.check(request, compiled)
 
 

@@ -18,7 +18,7 @@ from curriculum.artifacts.job_process import StopFlag, stop_on_signals
 from curriculum.artifacts.stage_folder import StageFolder, next_attempt
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
-from curriculum.errors import PlanError
+from curriculum.errors import CheckpointError, PlanError
 from curriculum.execution import benchmark as execution_benchmark, join, kubernetes
 from curriculum.execution.attempts import reached, run_training
 from curriculum.execution.machine import check_machine, launcher_for
@@ -30,7 +30,7 @@ from curriculum.execution.slurm.submission import QueuedJob, placed
 from curriculum.execution.train_job import carry_losses, ready, train_job
 from curriculum.launchers import slurm, slurm_record
 from curriculum.runs.accept_change import check_started
-from curriculum.runs.folders import branch_point, is_finished, is_reached, stage_folder
+from curriculum.runs.folders import branch_point, is_finished, is_reached, member_points, stage_folder
 from curriculum.runs.tokenizer import check_tokenizer
 
 
@@ -84,6 +84,7 @@ def prepared(request: RunRequest, texts: PreparedText, stop: StopFlag) -> Prepar
     check = partial(check_started, request.project, accept=request.accept_change, prepared=False)
     check_tokenizer(texts)
     check(texts.compiled)
+    _check_points(request, texts.compiled)
     ready_texts = prepare(request, texts, stop, with_tokenizer=check)
     if ready_texts is not None:
         _check_prepared(request, ready_texts.compiled)
@@ -102,7 +103,10 @@ def _run_first_node(request: RunRequest, unprepared: PreparedText, stop: StopFla
         benchmarks, unmeasured = benchmark.submit(request, compiled, training)
         return RunResult(compiled, unmeasured=tuple(unmeasured), queued=training + benchmarks)
     for stage in compiled.stages:
-        if not (train_members(request, stage, stop) and run_stage(request, compiled, stage, texts, stop)):
+        finished = is_finished(stage_folder(request.project, compiled, stage), stage)
+        if not finished and not train_members(request, stage, stop):
+            return RunResult(compiled, stopped=True)
+        if not run_stage(request, compiled, stage, texts, stop):
             return RunResult(compiled, stopped=True)
     # After the last step: training waits for no benchmark, and a missing harness stops no training.
     result = execution_benchmark.catch_up(request, compiled, stop)
@@ -121,8 +125,9 @@ def prepare_members(request: RunRequest, compiled: Compiled, stop: StopFlag) -> 
 
 def train_members(request: RunRequest, stage: CompiledStage, stop: StopFlag) -> bool:
     """Train the lineages of an average's checkpoints that are not here yet; false when it was stopped."""
-    for member, stated in zip(stage.members, stage.setting.average, strict=True):
-        if branch_point(request.project, member.compiled, member.stage) is not None:
+    points = member_points(request.project, stage)
+    for member, stated, point in zip(stage.members, stage.setting.average, points, strict=True):
+        if point is not None:
             continue
         own = replace(request, curriculum=member.compiled.curriculum)
         texts = prepared(own, PreparedText.open(own.project, own.curriculum, own.size, stated.stages), stop)
@@ -136,11 +141,21 @@ def _check_prepared(request: RunRequest, compiled: Compiled) -> None:
     request.listener.plan_compiled(compiled)
     train.refuse_changed(request, compiled)
     check_started(request.project, compiled, accept=request.accept_change)
+    _check_points(request, compiled)
+
+
+def _check_points(request: RunRequest, compiled: Compiled) -> None:
+    """CheckpointError when training passed a branch point, or a checkpoint of an average, and there is none."""
     for stage in compiled.stages:
-        branch_point(request.project, compiled, stage)  # CheckpointError when training passed it without one
-        if stage.members and not is_finished(stage_folder(request.project, compiled, stage), stage):
-            for member in stage.members:
-                branch_point(request.project, member.compiled, member.stage)
+        if not is_finished(stage_folder(request.project, compiled, stage), stage):
+            member_points(request.project, stage)
+    for stage, after in zip(compiled.stages, (*compiled.stages[1:], None), strict=True):
+        try:
+            branch_point(request.project, compiled, stage)
+        except CheckpointError as error:
+            document = after.setting.document if after else None
+            place = document.place(("from",)) if document and ("from",) in document else None
+            raise CheckpointError(error.what, place=place, hint=error.hint) from None
 
 
 def run_stage(

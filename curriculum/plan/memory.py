@@ -14,8 +14,9 @@ token's embedding, the output weight and the last norm), N tokens in a micro-bat
     loss            N D 12 + 4 V D + V (2 c + 2 max(c, D)), c the tokens whose bf16 logits exist at once
 
 which is the state when the last chunk of logits is computed. Where the backward pass through the output weight, that
-through a recomputed block or the last exchange of gradients needs more, the peak is theirs. CUDA's own context, NCCL's
-buffers, cuBLAS's workspaces and what the allocator cannot fill are not counted: a card sold as 80 GB has 85e9 bytes.
+through a recomputed block, the last exchange of gradients or a step of Muon needs more, the peak is theirs. CUDA's own
+context, NCCL's buffers, cuBLAS's workspaces and what the allocator cannot fill are not counted: a card sold as 80 GB
+has 85e9 bytes.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ def step_of(
     exchange: str,
 ) -> Step:
     """The step of a stage on `ranks` GPUs, `local_ranks` of them in a node, with a machine's words."""
-    shards = {"none": 1, "full": ranks}.get(sharding, local_ranks)
+    shards = shards_of(sharding, ranks=ranks, local_ranks=local_ranks)
     return Step(
         sequence_length=plan.sequence_length,
         micro_batch=micro_batch,
@@ -81,6 +82,11 @@ def step_of(
         reshard=reshard == "after-forward",
         exchange=exchange == "every-micro-batch",
     )
+
+
+def shards_of(sharding: str, *, ranks: int, local_ranks: int) -> int:
+    """Over how many devices a machine's word for `sharding` spreads each matrix."""
+    return {"none": 1, "full": ranks}.get(sharding, local_ranks)
 
 
 def formula_holds(*, precision: str, compile: bool | None, exactness: str) -> bool:
@@ -173,7 +179,26 @@ def _instants(config: ModelConfig, step: Step, optimizer: Mapping[str, Any]) -> 
         whole_model = {"gathered weights": at_end["gathered weights"] if step.reshard else 2 * whole}
         instants.append(at_end | whole_model | (exchanged if step.micro_batches > 2 else {}))
         at_end |= exchanged
-    return [*instants, at_end]
+    update = at_end | {"gradients": 4 * share, "loss": 0, "update": _of_update(config, optimizer)}
+    return [*instants, at_end, *([update] if update["update"] else [])]
+
+
+def _of_update(config: ModelConfig, optimizer: Mapping[str, Any]) -> int:
+    """Bytes that a step of the optimizer takes for a moment: of Muon's matrices, which are stepped one by one.
+
+    A fused matrix and its momentum are kept in fp32, since a step that is not finite is undone, one after the other;
+    before that there are, of each separate matrix in it, the fp32 update, two bf16 iterates and two bf16 products of
+    its shorter side.
+    """
+    if optimizer.get("name") != "muon":
+        return 0
+    fused = [tensors for tensors in config.fused_tensors().values() if len(next(iter(tensors.values()))) == 2]
+    return max(
+        8 * math.prod(_fused_shape(tensors))
+        + max(4 * math.prod(_fused_shape(tensors)), *(8 * r * c + 4 * min(r, c) ** 2 for r, c in tensors.values()))
+        for tensors in fused
+        if not {"model.embed_tokens.weight", "lm_head.weight"} & tensors.keys()
+    )
 
 
 def _of_block_backward(config: ModelConfig, checkpointing: str) -> int:

@@ -53,11 +53,13 @@ def average(
         parse_address(member)
     text = _text(name, members, weights, last, ema=ema)
     compiled = PreparedText.open(project.with_draft(name, text), name, size).compiled
-    points = [(member.compiled, member.stage) for member in compiled.stages[-1].members]
-    untrained = []
-    for lineage, stage in points:
-        if folders.branch_point(project, lineage, stage) is None:
-            untrained.append(f"{stage.name} at {stage.stop:,}")
+    average = compiled.stages[-1]
+    points = [(member.compiled, member.stage) for member in average.members]
+    untrained = [
+        f"{stage.name} at {stage.stop:,}"
+        for (_, stage), there in zip(points, folders.member_points(project, average), strict=True)
+        if there is None
+    ]
     fs.write_bytes(project.root / "stages" / f"{name}.yaml", text.encode())
     for lineage, stage in points:
         folder = folders.stage_folder(project, lineage, stage)

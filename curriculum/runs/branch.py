@@ -290,7 +290,8 @@ def stage_entries(
         entry = reduce(operator.getitem, setting.path, setting.document.value)
         until = entry.get("until") if stage.cut is None else None
         until = until or str(Length(_end(stage), "tokens"))
-        above = _of_file(project, setting.curriculum) if setting.path == ("stages", 0) else {}
+        goes_on = number == 0 and cut is not None  # all that it states is in force where it is left
+        above = _of_file(project, setting.curriculum) if setting.path == ("stages", 0) and not goes_on else {}
         stated = above | {k: v for k, v in entry.items() if k not in {"name", "until", "tokens", "skip"}}
         first = cut if number == 0 and cut is not None else 0
         skips = zip(entry.get("skip", ()), setting.skip, strict=True)
@@ -301,7 +302,7 @@ def stage_entries(
             skip = [*before.pop("skip", ()), *skip]
             entries[-1] = _end(stage), before | {"until": until} | ({"skip": skip} if skip else {})
             continue
-        if number == 0 and cut is not None:
+        if goes_on:
             stated = {}
         stated |= {"skip": skip} if skip else {}
         if "keep" in stated:

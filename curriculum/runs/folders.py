@@ -75,11 +75,30 @@ def checkpoint_at(folder: StageFolder, position: int) -> checkpoints.Checkpoint 
     return next((c for c in reversed(checkpoints.list_checkpoints(folder)) if c.position == position), None)
 
 
-def branch_point(project: Project, compiled: Compiled, stage: CompiledStage) -> checkpoints.Checkpoint | None:
+def member_points(project: Project, stage: CompiledStage) -> list[checkpoints.Checkpoint | None]:
+    """The checkpoints that an average is of, None for those that training has not reached.
+
+    CheckpointError, with the place of the average in its stage file, for one that was deleted since or never taken.
+    """
+    document = stage.setting.document
+    found: list[checkpoints.Checkpoint | None] = []
+    for number, member in enumerate(stage.members):
+        try:
+            found.append(branch_point(project, member.compiled, member.stage, use="average"))
+        except CheckpointError as error:
+            paths = (("from", "average", number), ("from", "ema"), ("from", "average"))
+            place = next((document.place(path) for path in paths if path in document), None)
+            raise CheckpointError(f"`{stage.name}`: {error.what}", place=place, hint=error.hint) from None
+    return found
+
+
+def branch_point(
+    project: Project, compiled: Compiled, stage: CompiledStage, *, use: str = "branch at"
+) -> checkpoints.Checkpoint | None:
     """The checkpoint at which this lineage leaves `stage`; None while training has not reached it.
 
     CheckpointError that names the nearest checkpoints when the stage was trained past it and has none there: it was
-    deleted since, or the cadence never took one.
+    deleted since, or the cadence never took one. `use` is what they are proposed for.
     """
     folder = stage_folder(project, compiled, stage)
     checkpoint = checkpoint_at(folder, stage.stop)
@@ -99,9 +118,10 @@ def branch_point(project: Project, compiled: Compiled, stage: CompiledStage) -> 
     if (parent := stage.parent) is not None:
         addresses[parent.stop] = address_at(parent.setting, parent.plan, parent.stop, compiled.scale)
     last = compiled.stages[-1].declared_end
-    usable = [position for position in addresses if position < last]  # past it nothing remains to train
+    # a branch has to end past its start; an average trains nothing
+    usable = [position for position in addresses if position < last or use == "average"]
     example = addresses[nearest_position(usable, stage.stop)] if usable else None
-    proposed = f"branch at one of these, as in `{example}`; " if example else ""
+    proposed = f"{use} one of these, as in `{example}`; " if example else ""
     scale = f", in tokens of size `{compiled.size_name}`" if compiled.scaled else ""
     pruned = any(entry.position == stage.stop for entry in ledger.read(folder))
     wanted = address_at(stage.setting, stage.plan, stage.stop, compiled.scale)

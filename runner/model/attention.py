@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from curriculum.plan.kernels import attention_lacks
 from runner.model.transfer import to_device
 
 # torch 2.11 shares key heads among query heads by default and has no such parameter; later versions need it.
@@ -215,14 +217,18 @@ def request_of(
     )
 
 
-def _needs_cuda_half(request: Request) -> str | None:
-    if request.device != "cuda":
-        return "it runs on CUDA devices only"
-    if request.dtype not in (torch.bfloat16, torch.float16):
-        return "it computes in bf16 or fp16 only"
-    if request.head_dim % 8:
-        return f"it serves head sizes that are multiples of 8, not {request.head_dim}"
-    return f"it serves head sizes up to 256, not {request.head_dim}" if request.head_dim > 256 else None
+def _flash_refusal(kernel: str, request: Request) -> str | None:
+    """Why a kernel of FlashAttention or cuDNN cannot serve, whatever is installed."""
+    reason = attention_lacks(
+        kernel,
+        device=request.device,
+        head_dim=request.head_dim,
+        masked=request.masked,
+        windowed=request.windowed,
+        deterministic=request.deterministic,
+    )
+    half = request.dtype in (torch.bfloat16, torch.float16)
+    return reason or (None if half else "it computes in bf16 or fp16 only")
 
 
 def _flash_attn_refusal(request: Request) -> str | None:
@@ -230,11 +236,11 @@ def _flash_attn_refusal(request: Request) -> str | None:
         from flash_attn import flash_attn_func  # noqa: F401
     except Exception as error:  # also what a library built for another torch raises
         return f"the package flash-attn does not import: {error}"
-    return _needs_cuda_half(request)
+    return _flash_refusal("flash-attn", request)
 
 
 def _flash_attn_3_refusal(request: Request) -> str | None:
-    if (reason := _needs_cuda_half(request)) is not None:
+    if (reason := _flash_refusal("flash-attn-3", request)) is not None:
         return reason
     if request.capability != (9, 0):
         return "it is written for Hopper, compute capability 9.0"
@@ -245,22 +251,12 @@ def _flash_attn_3_refusal(request: Request) -> str | None:
     return None
 
 
-def _dense_refusal(request: Request) -> str | None:
-    if request.masked:
-        return "it cannot keep documents apart"
-    return "it has no sliding windows" if request.windowed else _needs_cuda_half(request)
-
-
-def _cudnn_refusal(request: Request) -> str | None:
-    return "it is not deterministic" if request.deterministic else _dense_refusal(request)
-
-
 BACKENDS: dict[str, tuple[Attend, Callable[[Request], str | None]]] = {
     "flash-attn-3": (flash_attn_3, _flash_attn_3_refusal),
     "flash-attn": (flash_attn, _flash_attn_refusal),
-    "sdpa-flash": (sdpa_flash, _dense_refusal),
-    "sdpa-cudnn": (sdpa_cudnn, _cudnn_refusal),
-    "varlen": (varlen, _needs_cuda_half),
+    "sdpa-flash": (sdpa_flash, partial(_flash_refusal, "sdpa-flash")),
+    "sdpa-cudnn": (sdpa_cudnn, partial(_flash_refusal, "sdpa-cudnn")),
+    "varlen": (varlen, partial(_flash_refusal, "varlen")),
     "sdpa": (sdpa, lambda request: None),
 }
 

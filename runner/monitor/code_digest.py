@@ -64,6 +64,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
             "e4adb279c9dd8346a6616bdfe108dd9bf2b755c5645576606fc8ccebac322030",
+            "affdc4d2f9b60708f31356039b077858306d0fb60d24ec74d12d85ba50a2813d",
         }
     ),
 )

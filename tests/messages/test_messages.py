@@ -128,7 +128,7 @@ def test_a_refusal_is_one_screen_exit_code_two_and_nothing_is_started(
     assert sum(line.startswith("hint: ") for line in lines) == 1
     assert "Traceback" not in err
     if case.replaces is not None:
-        shown = re.search(r"^  ([a-z0-9./-]+\.yaml):(\d+):(\d+)$", err, re.MULTILINE)
+        shown = re.search(r"^  ([a-z0-9./-]+\.(?:yaml|json)):(\d+):(\d+)$", err, re.MULTILINE)
         assert shown is not None, "the refusal does not say where in which file the fault stands"
         number, column = shown[2], int(shown[3])
         text = re.search(rf"^  {number} │ (.*)$\n^  {' ' * len(number)} │ ( *)\^$", err, re.MULTILINE)
@@ -139,8 +139,8 @@ def test_a_refusal_is_one_screen_exit_code_two_and_nothing_is_started(
         written = (project / shown[1]).read_bytes().split(b"\n")[int(number) - 1].decode("utf-8", "replace")
         assert PLAIN.sub("", written[dropped + (dropped > 0) :]).startswith(PLAIN.sub("", text[1]))
     assert files(project) == before
-    assert not (project / "runs").exists()
-    assert not (project / "data").exists()
+    for folder in ("runs", "data"):
+        assert (project / folder).exists() == any(path.startswith(f"{folder}/") for path in case.beside)
 
 
 @pytest.mark.promise(

@@ -38,6 +38,7 @@ from runner.model import attention, loss
 from runner.model.transformer import Transformer
 from runner.parallel import fsdp
 from runner.parallel.ranks import Ranks
+from runner.train.muon import MOMENTUM, muon
 from runner.train.optimizer import adamw
 
 OPTIMIZER = {"decay": "all", "weight_decay": 0.1, "betas": (0.9, 0.95), "eps": 1e-8}
@@ -154,6 +155,31 @@ def group(ranks: int, rank: int = 0) -> Iterator[None]:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def update_of_muon(config: ModelConfig) -> int:
+    """The most bytes that a step of one of Muon's matrices takes on a GPU beside what is kept anyway."""
+    live = _Live()
+    with torch.device("meta"):
+        model = Transformer(config)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for module in model.modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                module.register_parameter(name, nn.Parameter(torch.empty(parameter.shape, device="cuda")))
+        numbers = {**OPTIMIZER, "name": "muon", "decay": "matrices"}
+        optimizer = muon(model, numbers)
+        optimizer.found_inf = torch.zeros((), device="cuda")
+        # a copy between fake tensors on a GPU wants a real one
+        with mock.patch.object(torch.Tensor, "copy_", lambda tensor, _: tensor), live:
+            for parameter, rows in optimizer.matrices.items():
+                parameter.grad = torch.zeros_like(parameter)
+                for kept in (parameter, parameter.grad, optimizer.state[parameter][MOMENTUM]):
+                    live.count(kept, "kept", free=True)
+                live.phase = "update"
+                optimizer._step_of(parameter, rows, optimizer.param_groups[-1])
+                live.phase = "between"
+                parameter.grad = None
+    return live.peaks["update"].bytes
 
 
 def trace(

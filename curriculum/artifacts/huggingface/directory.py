@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curriculum.artifacts.huggingface import families
+from curriculum.artifacts.huggingface import families, keys, mismatch
 from curriculum.artifacts.huggingface.files import (
     CARRIED,
     CONFIG,
@@ -25,6 +25,7 @@ from curriculum.artifacts.huggingface.files import (
     refused,
     stored_tensors,
 )
+from curriculum.artifacts.huggingface.places import key_place
 from curriculum.errors import DataError
 from curriculum.plan.model import ModelConfig
 
@@ -44,6 +45,22 @@ class Directory:
     tensors: Mapping[str, Tensor]
     left_out: Mapping[str, Tensor]
     carried: tuple[str, ...]
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """What to tell of its configuration: keys that nobody reads, and what our training does not do."""
+        kind = str(self.config["model_type"])
+        lines = []
+        for key in keys.unread(kind, self.config):
+            place, similar = key_place(self.folder / CONFIG, (key,)), keys.resembled(kind, key)
+            lines.append(
+                f"`{key}` in line {place.line if place else 1} of its {CONFIG} changes no logits: neither "
+                f"{families.FAMILIES[kind].architecture} of transformers nor our model reads it"
+                + (f"; `{similar}` is read" if similar else "")
+            )
+        if self.config.get("attention_dropout"):
+            lines.append(f"`attention_dropout: {self.config['attention_dropout']}`: training here has no dropout")
+        return tuple(lines)
 
     @property
     def weight_files(self) -> tuple[str, ...]:
@@ -90,7 +107,8 @@ def read(folder: Path, *, with_tokenizer: bool = True) -> Directory:
     carried = tuple(name for name in names if name in CARRIED or name.startswith(LICENCES))
     for name in carried:
         if name.endswith(".json") and "auto_map" in read_json(folder, name):
-            raise refused(folder, f"`auto_map` in its `{name}` asks for code of its own", _NO_CODE)
+            place = key_place(folder / name, ("auto_map",))
+            raise refused(folder, f"`auto_map` in its `{name}` asks for code of its own", _NO_CODE, place)
         inside(folder, name)
     config = read_json(folder, CONFIG)
     model = families.model_of(folder, config)
@@ -102,25 +120,8 @@ def read(folder: Path, *, with_tokenizer: bool = True) -> Directory:
         )
     found = stored_tensors(folder)
     shapes = ModelConfig.from_json(model).shapes()
-    left_out = {}
-    for name in sorted(found.keys() - shapes.keys()):
-        tied_head = name == "lm_head.weight" and model["tie_word_embeddings"]
-        if not (name.endswith(NOT_WEIGHTS) or tied_head):
-            raise refused(
-                folder,
-                f"it has a tensor that its configuration does not make, `{name}`",
-                f"weights and `{CONFIG}` are of different models, or a switch of it is not known",
-            )
-        left_out[name] = found[name]
-    for name, shape in shapes.items():
-        if name not in found:
-            raise refused(folder, f"the tensor `{name}` is missing", "is the download complete?")
-        if found[name].shape != shape:
-            raise refused(
-                folder,
-                f"`{name}` has shape {list(found[name].shape)}, its `{CONFIG}` says {list(shape)}",
-                "weights and configuration are of different models",
-            )
+    left_out = {name: tensor for name, tensor in found.items() if name not in shapes and _is_left_out(name, model)}
+    mismatch.check(folder, config, model, {name: found[name] for name in found.keys() - left_out.keys()})
     return Directory(
         folder=folder,
         config=config,
@@ -129,3 +130,8 @@ def read(folder: Path, *, with_tokenizer: bool = True) -> Directory:
         left_out=left_out,
         carried=carried,
     )
+
+
+def _is_left_out(name: str, model: Mapping[str, Any]) -> bool:
+    """Whether a stored tensor that our model has not may be there: what a reader computes, and a tied output weight."""
+    return name.endswith(NOT_WEIGHTS) or (name == "lm_head.weight" and model["tie_word_embeddings"])

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from curriculum.artifacts.huggingface.files import CONFIG, refused
+from curriculum.artifacts.huggingface.files import CONFIG, refused_key
+from curriculum.artifacts.huggingface.keys import REFUSED
 from curriculum.artifacts.huggingface.rope import FULL, SLIDING, read_rope
 from curriculum.errors import DataError
 from curriculum.plan.model import layers
@@ -141,7 +142,7 @@ def model_of(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def refusal(folder: Path, key: str, value: Any, hint: str = NO_SWITCH) -> DataError:
-    return refused(folder, f"`{key}: {json.dumps(value)}` in its `{CONFIG}` is not supported", hint)
+    return refused_key(folder, f"`{key}: {json.dumps(value)}` in its `{CONFIG}` is not supported", hint, key)
 
 
 def _reader(folder: Path, config: Mapping[str, Any]) -> Callable[..., Any]:
@@ -150,7 +151,7 @@ def _reader(folder: Path, config: Mapping[str, Any]) -> Callable[..., Any]:
         right = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
         if not right or not 0 < value <= LARGEST_NUMBER:
             reason = f"`{key}` in its `{CONFIG}` is {json.dumps(value)}, not a number that can be meant"
-            raise refused(folder, reason, "weights are read only by numbers that are stated")
+            raise refused_key(folder, reason, "weights are read only by numbers that are stated", key)
         return value if whole else float(value)
 
     return number
@@ -169,10 +170,9 @@ def _check_switches(folder: Path, config: Mapping[str, Any], family: Family) -> 
         raise refusal(folder, "architectures", config["architectures"], f"`{family.architecture}` is read")
     allowed: dict[str, tuple[Any, ...]] = {
         "hidden_act": ("silu", None),
-        "pretraining_tp": (1, None),
-        "quantization_config": (None,),
         "partial_rotary_factor": (1, None),
-        "per_layer_config": (None,),
+        "is_causal": (True, None),
+        **dict.fromkeys(REFUSED, (None,)),
     }
     for key, values in allowed.items():
         if config.get(key) not in values:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from curriculum import fs
-from curriculum.errors import DataError
+from curriculum.artifacts.huggingface.places import key_place, offset_place
+from curriculum.errors import DataError, Place
 
 CONFIG, TOKENIZER, README = "config.json", "tokenizer.json", "README.md"
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -46,8 +48,13 @@ def is_weights(name: str) -> bool:
     return name.endswith((".safetensors", INDEX))
 
 
-def refused(folder: Path, reason: str, hint: str) -> DataError:
-    return DataError(f"`{folder}` cannot be imported: {reason}", hint=hint)
+def refused(folder: Path, reason: str, hint: str, place: Place | None = None) -> DataError:
+    return DataError(f"`{folder}` cannot be imported: {reason}", hint=hint, place=place)
+
+
+def refused_key(folder: Path, reason: str, hint: str, *keys: str) -> DataError:
+    """The refusal of what its `config.json` says under `keys`, one inside another, with the place where it says so."""
+    return refused(folder, reason, hint, key_place(folder / CONFIG, keys))
 
 
 def stored_tensors(folder: Path) -> dict[str, Tensor]:
@@ -119,7 +126,9 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
     except FileNotFoundError:
         raise refused(folder, f"it has no `{name}`", "a model's directory as transformers saves it is wanted") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise refused(folder, f"its `{name}` cannot be read: {error}", "is the download complete?") from None
+        place = offset_place(path, error.doc, error.pos) if isinstance(error, json.JSONDecodeError) else None
+        what = error.msg if isinstance(error, json.JSONDecodeError) else error
+        raise refused(folder, f"its `{name}` cannot be read: {what}", "is the download complete?", place) from None
     if not isinstance(value, dict):
         raise refused(folder, f"its `{name}` is no JSON object", "is the download complete?")
     return value

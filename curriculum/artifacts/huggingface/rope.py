@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curriculum.artifacts.huggingface.files import CONFIG, refused
+from curriculum.artifacts.huggingface.files import CONFIG, refused_key
 from curriculum.errors import DataError
 
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -37,27 +37,29 @@ def read_rope(folder: Path, config: Mapping[str, Any], *, theta: float, position
 
     `nested` is a class that has them by the kind of attention, of which only that of full attention may be scaled.
     """
-    new, old = (_mapping(folder, config, key) for key in ("rope_parameters", "rope_scaling"))
+    new, old = (_mapping(folder, config.get(key), key) for key in ("rope_parameters", "rope_scaling"))
     outside = None if nested else config.get("original_max_position_embeddings")
     whole = {"stated": outside is not None, "value": positions if outside is None else outside}
     if not nested:
         found = [_flat(folder, config, key, rope, theta, whole) for key, rope in (("rope_scaling", old),) if rope]
         found += [_flat(folder, config, "rope_parameters", new, theta, whole)] if new or not found else []
         if found[0] != found[-1]:
-            raise _refused(folder, "rope_scaling", "it disagrees with `rope_parameters`; one of the two is stale")
+            hint = "it disagrees with `rope_parameters`; one of the two is stale"
+            raise _refused(folder, "rope_scaling", hint, "rope_scaling")
         return found[0]
     if new and not {FULL, SLIDING} & new.keys():
-        raise _refused(folder, "rope_parameters", f"its class has them under `{FULL}` and `{SLIDING}`")
-    parts = {kind: dict(_mapping(folder, new, kind)) for kind in (FULL, SLIDING)}
+        hint = f"its class has them under `{FULL}` and `{SLIDING}`"
+        raise _refused(folder, "rope_parameters", hint, "rope_parameters")
+    parts = {kind: dict(_mapping(folder, new.get(kind), "rope_parameters", kind)) for kind in (FULL, SLIDING)}
     full = _flat(folder, config, "rope_parameters", {**parts[FULL], **old}, theta, whole)
     # the class takes a base outside the mapping for full attention alone
     sliding = _flat(folder, config, "rope_parameters", {"rope_theta": theta, **parts[SLIDING]}, theta, whole)
     if sliding != Rope(full.theta, None):
-        raise _refused(
-            folder, "rope_parameters", f"`{SLIDING}` may not be scaled, and has to have the base of `{FULL}`"
-        )
+        hint = f"`{SLIDING}` may not be scaled, and has to have the base of `{FULL}`"
+        raise _refused(folder, "rope_parameters", hint, "rope_parameters", SLIDING)
     if full.scaling and parts[FULL].get("truncate", old.get("truncate", True)) is not True:
-        raise _refused(folder, "rope_parameters: {truncate: …}", "its class does not read it")
+        what, hint = "rope_parameters: {truncate: …}", "its class does not read it"
+        raise _refused(folder, what, hint, "rope_parameters", FULL, "truncate")
     return full
 
 
@@ -73,9 +75,10 @@ def _flat(
     base = theta if base is None else base
     kind = rope.get("rope_type", rope.get("type", "default"))
     if not isinstance(kind, str) or kind not in _NUMBERS:
-        raise _refused(folder, f"{key}: {{rope_type: {kind}}}", _HINT)
+        stated = "rope_type" if "rope_type" in rope else "type"
+        raise _refused(folder, f"{key}: {{rope_type: {kind}}}", _HINT, key, stated)
     if rope.get("rope_type", kind) != rope.get("type", kind):
-        raise _refused(folder, f"{key}: {{type: …}}", "it disagrees with `rope_type`")
+        raise _refused(folder, f"{key}: {{type: …}}", "it disagrees with `rope_type`", key, "type")
     known = {"rope_type", "type", "rope_theta", "original_max_position_embeddings", *_NUMBERS[kind]}
     known |= {*_OPTIONAL.get(kind, ()), *({"truncate"} if kind == "yarn" else ())}
     ignored = {name for names in (*_NUMBERS.values(), *_OPTIONAL.values()) for name in names}
@@ -83,7 +86,7 @@ def _flat(
         ignored.add("partial_rotary_factor")
     strange = sorted(name for name in rope.keys() - known - ignored if rope[name] is not None)
     if strange:
-        raise _refused(folder, f"{key}: {{{strange[0]}: …}}", _HINT)
+        raise _refused(folder, f"{key}: {{{strange[0]}: …}}", _HINT, key, strange[0])
     values = {name: rope.get(name) for name in _NUMBERS[kind]}
     if "original_max_position_embeddings" in values and (
         original["stated"] or "original_max_position_embeddings" not in rope
@@ -92,18 +95,20 @@ def _flat(
     values |= {name: rope[name] for name in _OPTIONAL.get(kind, ()) if rope.get(name) is not None}
     for name, value in {"rope_theta": base, **values}.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-            raise refused(folder, f"`{name}` in its `{CONFIG}` is {json.dumps(value)}", "a number above 0 is wanted")
+            reason = f"`{name}` in its `{CONFIG}` is {json.dumps(value)}"
+            keys = (key, name) if name in rope else (name,) if name in config else (key,)
+            raise refused_key(folder, reason, "a number above 0 is wanted", *keys)
     if kind == "yarn" and rope.get("truncate", True) is not True:
         values["truncate"] = False
     return Rope(float(base), {"rope_type": kind, **values} if values else None)
 
 
-def _mapping(folder: Path, config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    rope = config.get(key)
+def _mapping(folder: Path, rope: Any, *keys: str) -> Mapping[str, Any]:
     if rope is not None and not isinstance(rope, dict):
-        raise refused(folder, f"`{key}` in its `{CONFIG}` is no mapping", "as transformers writes it")
+        reason = f"`{keys[-1]}` in its `{CONFIG}` is no mapping"
+        raise refused_key(folder, reason, "as transformers writes it", *keys)
     return rope or {}
 
 
-def _refused(folder: Path, what: str, hint: str) -> DataError:
-    return refused(folder, f"`{what}` in its `{CONFIG}` is not supported", hint)
+def _refused(folder: Path, what: str, hint: str, *keys: str) -> DataError:
+    return refused_key(folder, f"`{what}` in its `{CONFIG}` is not supported", hint, *keys)

@@ -250,6 +250,10 @@ def _differences(rows: Sequence[Mapping[str, str]]) -> list[RenderableType]:
     return [table("differs from full size", "here", "full size", rows=cells), Text()] if rows else []
 
 
+_AT_TIMES = ("average", "update")
+"""Kinds of memory that few stages need."""
+
+
 def _memory(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
     """The peak of each stage on each GPU, by kind; nothing where no stage's is known."""
     known = [(stage["memory"], name) for stage, name in zip(stages, _names(stages), strict=True) if stage["memory"]]
@@ -257,8 +261,8 @@ def _memory(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
         return []
     most, device = max(memory["bytes"] for memory, _ in known), known[0][0]["device_bytes"]
     unit, factor = ("GB", 10**9) if most >= 10**9 else ("MB", 10**6)
-    average = ["average"] if any("average" in memory["kinds"] for memory, _ in known) else []
-    shown = ["moments", *average, "gradients", "activations", "loss"]
+    average, update = ([kind] if any(kind in memory["kinds"] for memory, _ in known) else [] for kind in _AT_TIMES)
+    shown = ["moments", *average, "gradients", "activations", "loss", *update]
     rows = table(f"memory, {unit}", "#micro-batch", "#peak", "#weights", *(f"#{kind}" for kind in shown))
     for memory, name in known:
         kinds = memory["kinds"]

@@ -72,6 +72,8 @@ def members_to_queue(
     request: RunRequest, compiled: Compiled, stage: CompiledStage
 ) -> Iterator[tuple[RunRequest, PreparedText]]:
     """The other lineages whose checkpoints an average needs and that are not there yet."""
+    if is_finished(stage_folder(request.project, compiled, stage), stage):
+        return
     own = {(before.name, before.stop) for before in compiled.stages}
     for member, stated in zip(stage.members, stage.setting.average, strict=True):
         if (member.stage.name, member.stage.stop) in own:

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
 from curriculum.artifacts import huggingface
+from curriculum.artifacts.huggingface.places import key_place
 from curriculum.errors import DataError
 from curriculum.plan.model import ModelConfig
 
@@ -105,7 +106,8 @@ DYNAMIC = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
         ({"mlp_bias": "yes"}, '`mlp_bias: "yes"`'),
         ({"layer_types": ["sliding_attention"] * 2}, "`layer_types: ["),
         ({"hidden_act": "gelu"}, '`hidden_act: "gelu"`'),
-        ({"pretraining_tp": 2}, "`pretraining_tp: 2`"),
+        ({"transformers_weights": "other.safetensors"}, '`transformers_weights: "other.safetensors"`'),
+        ({"text_config": {"hidden_size": 16}}, '`text_config: {"hidden_size": 16}`'),
         ({"head_dim": 15}, "`head_dim: 15`"),
         ({"rope_parameters": DYNAMIC}, "`rope_parameters: {rope_type: dynamic}`"),
         ({"rope_parameters": ..., "rope_scaling": {"type": "longrope", "factor": 2}}, "{rope_type: longrope}`"),
@@ -119,8 +121,9 @@ DYNAMIC = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
         ({"num_attention_heads": 3, "head_dim": ...}, "`num_attention_heads: 3`"),
         ({"num_key_value_heads": 3}, "`num_key_value_heads: 3`"),
         ({"vocab_size": 301}, r"has shape [300, 32], its `config.json` says [301, 32]"),
-        ({"num_hidden_layers": 1}, "a tensor that its configuration does not make, `model.layers.1."),
-        ({"num_hidden_layers": 3}, "the tensor `model.layers.2."),
+        ({"num_hidden_layers": 1}, "its weights have 2 layers, its `config.json` says 1"),
+        ({"num_hidden_layers": 3}, "its weights have 2 layers, its `config.json` says 3"),
+        ({"model_type": "olmo2", "architectures": ...}, "does not make, `model.layers.0.input_layernorm.weight`"),
         ({"auto_map": {"AutoModel": "evil.Model"}}, "`auto_map` in its `config.json`"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -132,6 +135,77 @@ def test_what_our_model_cannot_compute_is_refused_by_name(keys: dict[str, Any], 
     assert said in refused.value.what
     assert refused.value.hint
     assert len(refused.value.render().splitlines()) < 10
+
+
+@pytest.mark.promise("A refusal of a `config.json` has the line of the key, and the value that fits the weights")
+@pytest.mark.parametrize(
+    ("keys", "key", "hint"),
+    [
+        ({"hidden_act": "gelu"}, '"hidden_act": "gelu"', "our model has no switch for it"),
+        ({"hidden_size": "wide"}, '"hidden_size": "wide"', "weights are read only by numbers that are stated"),
+        ({"rope_parameters": DYNAMIC}, '"rope_type": "dynamic"', "`linear`, `llama3`, `yarn` are computed"),
+        ({"num_hidden_layers": 3}, '"num_hidden_layers": 3', "`num_hidden_layers: 2` describes these weights; is the"),
+        ({"num_hidden_layers": 1}, '"num_hidden_layers": 1', "`num_hidden_layers: 2` describes these weights; or they"),
+        ({"vocab_size": 301}, '"vocab_size": 301', "`vocab_size: 300` describes this tensor; or weights"),
+        ({"intermediate_size": 96}, '"intermediate_size": 96', "`intermediate_size: 64` describes this tensor"),
+        ({"num_key_value_heads": 4}, '"num_key_value_heads": 4', "`num_key_value_heads: 2` describes this tensor"),
+        ({"num_attention_heads": 8}, '"num_attention_heads": 8', "`num_attention_heads: 4` describes this tensor"),
+        ({"hidden_size": 48, "head_dim": 8}, '"hidden_size": 48', "`hidden_size: 32` describes this tensor"),
+        ({"attention_bias": True}, '"attention_bias": true', "`attention_bias: false` describes weights without it"),
+        ({"auto_map": {"AutoModel": "evil.Model"}}, '"auto_map": {"AutoModel"', "no code of theirs is run"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_refusal_has_the_line_of_the_key_and_the_value_that_would_fit(
+    keys: dict[str, Any], key: str, hint: str, folder: Path
+) -> None:
+    change(folder, **keys)
+    written = json.loads((folder / "config.json").read_text())
+    lines = [f" {json.dumps(name)}: {json.dumps(value)}" for name, value in written.items()]
+    (folder / "config.json").write_text("{\n" + ",\n".join(lines) + "\n}\n")
+    with pytest.raises(DataError) as refused:
+        huggingface.read(folder)
+    place = refused.value.place
+    assert place is not None
+    assert place.file == str(folder / "config.json")
+    assert place.text == (folder / "config.json").read_text().split("\n")[place.line - 1]
+    value = key[key.index(": ") + 2 :]
+    assert key in place.text
+    assert place.text[place.column - 1 :].startswith(value)
+    assert hint in str(refused.value.hint)
+
+
+def test_a_place_is_found_in_json_of_one_line_with_escapes_and_keys_written_twice(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text('{"a": "\\"b\\": 1", "b": [{"c": 2}], "c":\n {"b" :3}, "b": 4}')
+    for keys, line, column in (
+        (("b",), 2, 17),
+        (("c", "b"), 2, 8),
+        (("c", "none"), 2, 2),
+        (("a",), 1, 7),
+        (("none",), 1, 1),
+        ((), 1, 1),
+    ):
+        place = key_place(path, keys)
+        assert place is not None
+        assert (place.line, place.column) == (line, column), keys
+    for text in ("", "{", '{"a" 1}', "[1]x", '{"b": '):
+        path.write_text(text)
+        place = key_place(path, ("b",))
+        assert place is None or (place.line, place.column) == (1, 1)
+
+
+@pytest.mark.promise("A key of a `config.json` that neither transformers nor we read is told, with its line")
+def test_a_key_that_nobody_reads_is_told_with_its_line_and_the_key_that_it_resembles(folder: Path) -> None:
+    assert huggingface.read(folder).unread == ()
+    change(folder, rope_thetta=3.0, qk_clip=True, no_such=None, never=False, attention_dropout=0.1)
+    told = huggingface.read(folder).unread
+    lines = (folder / "config.json").read_text().splitlines()
+    assert len(lines) == 1
+    assert [line.split("`")[1] for line in told] == ["rope_thetta", "qk_clip", "attention_dropout: 0.1"]
+    assert "in line 1 of its config.json changes no logits: neither LlamaForCausalLM of transformers" in told[0]
+    assert told[0].endswith("; `rope_theta` is read")
+    assert told[1].endswith("nor our model reads it")
 
 
 def _code(folder: Path) -> None:

@@ -17,7 +17,7 @@ from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.machines import MachineEntry
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
-from curriculum.execution.machine import check_memory
+from curriculum.execution.machine import check_devices
 from curriculum.execution.request import RunRequest
 from curriculum.execution.train_job import train_job
 
@@ -99,10 +99,10 @@ def test_a_stage_that_trained_already_is_not_refused(small_project: Path) -> Non
     project = Project(small_project)
     compiled = compile_curriculum(project, "trunk", "full")
     with pytest.raises(PlanError, match="stage `trunk/basic`: a micro-batch of 1 sequence needs"):
-        check_memory(project, compiled, "tiny")
+        check_devices(project, compiled, "tiny")
     pretend(small_project, "trunk", part=0.5)
     with pytest.raises(PlanError, match="stage `trunk/cooldown`"):
-        check_memory(project, compiled, "tiny")
+        check_devices(project, compiled, "tiny")
 
 
 @pytest.mark.processes

@@ -216,6 +216,14 @@ def test_the_curve_holds_every_stage_s_edges_and_the_peak_of_the_warm_up() -> No
     assert len(rows) < 400
 
 
+def test_the_curve_of_an_average_ends_where_its_last_step_ends() -> None:
+    project = SHIPPED.with_draft("mine", "from: {average: [v1.1, v1.1@1.9T]}\n")
+    averaged = compile_curriculum(project, "mine", "full").stages
+    assert averaged[-1].steps_run == 0
+    trained = compile_curriculum(SHIPPED, "v1.1", "full").stages
+    assert summary.curve(averaged) == summary.curve(trained)
+
+
 def test_a_plot_has_its_highest_point_at_the_top_and_zero_at_the_bottom() -> None:
     lines = braille.curve([(1.0, 0.0), (2.0, 10.0), (3.0, 0.0)], 30, 4)
     assert [len(line) for line in lines] == [30] * 4

@@ -106,6 +106,28 @@ def test_an_import_states_neither_model_nor_tokenizer_and_is_planned_before_it_i
     assert not (drafted / "data").exists()
 
 
+@pytest.mark.promise("A key of a `config.json` that neither transformers nor we read is told, with its line")
+def test_a_plan_tells_a_key_of_the_directory_that_nobody_reads(drafted: Path, tmp_path: Path) -> None:
+    project = Path(shutil.copytree(drafted, tmp_path / "project"))
+    config = json.loads((project / "tiny/config.json").read_text())
+    (project / "tiny/config.json").write_text(json.dumps({"qk_clip": 100.0, **config}, indent=1))
+    notes = json.loads(command(project, "plan", "mine", *FULL, "--json"))["stages"][0]["notes"]
+    assert any(note.startswith("`qk_clip` in line 2 of its config.json changes no logits") for note in notes)
+    assert not any(
+        "qk_clip" in note
+        for note in json.loads(command(drafted, "plan", "mine", *FULL, "--json"))["stages"][0]["notes"]
+    )
+
+
+def test_a_branch_inside_the_first_stage_of_an_import_is_written(drafted: Path, tmp_path: Path) -> None:
+    project = Path(shutil.copytree(drafted, tmp_path / "project"))
+    command(project, "branch", "mine@4k", "annealed", "--decay", "4k", *FULL)
+    stages = compile_curriculum(Project(project), "annealed", "full").stages
+    assert [stage.name for stage in stages] == ["mine/continued", "annealed/decay"]
+    assert stages[1].plan.optimizer == stages[0].plan.optimizer
+    assert not stages[1].plan.reset_optimizer
+
+
 @pytest.mark.promise("`init` and `import` write cadences with which evaluations take less than a tenth of the compute")
 @pytest.mark.parametrize(
     ("tokens", "mixture", "often"),

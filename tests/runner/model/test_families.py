@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,14 @@ import family_models
 import llamas
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 from small import NUMBERS
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from curriculum.artifacts import huggingface
+from curriculum.artifacts.huggingface import keys
 from curriculum.errors import DataError
 from curriculum.plan.model import ModelConfig
 from runner.checkpoint.huggingface import to_hugging_face
@@ -161,6 +164,13 @@ OTHERS: dict[str, tuple[Any, ...]] = {
     "mlp_bias": (True,),
     "pretraining_tp": (2,),
     "num_key_value_heads": (1,),
+    "default_theta": (300.0,),
+    "tie_last_hidden_states": (True,),
+    "fusion_config": ({"patch": 1},),
+    "transformers_weights": ("other.safetensors",),
+    "text_config": ({"hidden_size": 16},),
+    "decoder": ({"hidden_size": 16},),
+    "is_causal": (False, True),
 }
 """Values by which a key is changed, besides those of `_other`, in every family."""
 
@@ -218,6 +228,69 @@ def test_whatever_key_is_changed_the_logits_follow_or_the_directory_is_refused(
         followed += not torch.equal(found, original)
     assert followed > 2
     assert refused > 10
+
+
+class Reads:
+    """The attributes of a configuration that were read."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def of(self, kind: type) -> type:
+        """A class like `kind` whose objects tell what is read of them."""
+
+        def read(config: Any, name: str) -> Any:
+            self.names.add(name)
+            return super(recording, config).__getattribute__(name)
+
+        recording = type(kind.__name__, (kind,), {"__getattribute__": read})
+        return recording
+
+
+BASE_CLASS = {
+    *("default_theta", "base_config_key", "sub_configs", "sub_configs_defaults", "attribute_map", "model_type"),
+    *("base_model_tp_plan", "base_model_pp_plan", "base_model_ep_plan", "base_model_fsdp_plan", "extra_files"),
+    *("keys_to_ignore_at_inference", "has_no_defaults_at_init", "ignore_keys_at_rope_validation"),
+    *("vision_feature_layer", "vision_feature_select_strategy", "vision_aspect_ratio", "default_rope_type"),
+    *("sliding_window", "attention_chunk_size"),  # by the cache in generation, where a family has no windows
+}
+"""What transformers' base classes read, which a file does not set or sets without a change of the logits."""
+
+
+@pytest.mark.promise("Whatever key of a configuration is changed, the logits follow it or the directory is refused")
+@pytest.mark.parametrize("kind", ["Llama 3", *ONE_EACH[1:]])
+def test_every_key_that_a_family_s_class_declares_or_reads_is_followed_refused_or_listed_as_without_effect(
+    kind: str, directories: Directories
+) -> None:
+    family = family_models.KINDS[kind][0]
+    config = AutoConfig.from_pretrained(directories[kind])
+    listed = keys.read_keys(family) | keys.WITHOUT_EFFECT | BASE_CLASS
+    declared = {field.name for field in dataclasses.fields(config)}
+    assert declared - listed == set()
+    reads = Reads()
+    original = config.__class__
+    config.__class__ = reads.of(original)
+    model = getattr(transformers, huggingface.families.FAMILIES[family].architecture)(config)
+    model(input_ids=llamas.tokens(), labels=llamas.tokens())
+    assert {"rope_parameters", "hidden_act", "num_key_value_heads"} <= reads.names, "what is read is recorded"
+    read = {name for name in reads.names if not name.startswith("_") and not callable(getattr(original, name, None))}
+    assert {name for name in read if not isinstance(getattr(original, name, None), property)} - listed == set()
+
+
+@pytest.mark.promise("Whatever key of a configuration is changed, the logits follow it or the directory is refused")
+@pytest.mark.parametrize("kind", ["Llama 3", *ONE_EACH[1:]])
+def test_keys_that_are_listed_as_without_effect_change_no_logits(
+    kind: str, directories: Directories, tmp_path: Path
+) -> None:
+    stored = load_file(directories[kind] / "model.safetensors")
+    config = json.loads((directories[kind] / "config.json").read_text())
+    declared = {field.name for field in dataclasses.fields(AutoConfig.from_pretrained(directories[kind]))}
+    unlisted = keys.WITHOUT_EFFECT - declared - {"torch_dtype", "attn_implementation", "_attn_implementation"}
+    changed = {**config, **dict.fromkeys(unlisted, 3)}
+    theirs = llamas.logits(load_theirs(changed, stored, tmp_path))
+    torch.testing.assert_close(theirs, logits(ours(directories[kind])), rtol=0, atol=1e-4)
+    assert huggingface.families.model_of(tmp_path, changed) == huggingface.families.model_of(tmp_path, config)
+    assert keys.unread(family_models.KINDS[kind][0], changed) == ()
 
 
 # --- rotary positions ------------------------------------------------------------------------------------

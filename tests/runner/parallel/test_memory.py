@@ -145,5 +145,16 @@ def test_a_z_loss_takes_no_more() -> None:
     assert with_it == pytest.approx(without, rel=1e-3)
 
 
+@pytest.mark.promise("The peak memory that a plan shows is within 5% of that of the runner's own model")
+@pytest.mark.parametrize("config", [TINYLLAMA, SMOLLM3, FAMILIES["Qwen2"]], ids=["1.1B", "3B", "Qwen2"])
+def test_what_a_step_of_muon_takes_for_a_moment_is_counted(config: ModelConfig) -> None:
+    from memory_trace import update_of_muon
+
+    config = replace(config, num_hidden_layers=1, vocab_size=256)  # so little beside it that the update is the peak
+    needed = memory.peak(config, shape(16, 1, 1, 1), {"name": "muon"})
+    assert needed["update"] == pytest.approx(update_of_muon(config), rel=0.01)
+    assert "update" not in memory.peak(config, shape(16, 1, 1, 1))
+
+
 def test_the_formula_knows_the_chunks_of_the_loss() -> None:
     assert (loss.CHUNK_BYTES["cuda"], loss.COMPILED_ROWS) == (memory.LOGIT_BYTES, memory.LOGIT_ROWS)
