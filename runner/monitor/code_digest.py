@@ -63,8 +63,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "e4adb279c9dd8346a6616bdfe108dd9bf2b755c5645576606fc8ccebac322030",
-            "affdc4d2f9b60708f31356039b077858306d0fb60d24ec74d12d85ba50a2813d",
+            "4b0bdb33cb8d5aca4d98215aede829b7871e634e3b8c11c3c8b9c2aa0c3836d9",
         }
     ),
 )
