@@ -202,6 +202,10 @@ def _windows(
     folder: Path, config: Mapping[str, Any], kind: str, family: Family, number: int, read: Callable[..., Any]
 ) -> dict[str, Any]:
     """`sliding_window` and the layers of `full_attention`; empty where every layer attends to all tokens."""
+    listed = config.get("layer_types")
+    if isinstance(listed, list) and len(listed) != number:
+        reason = f"`layer_types` in its `{CONFIG}` lists {len(listed)} layers, `num_hidden_layers` says {number}"
+        raise refused_key(folder, reason, "one of the two is stale; the weights say which", "num_hidden_layers")
     if family.windows != "layer":
         everywhere = family.windows == "every" and config.get("sliding_window") is not None
         only = SLIDING if everywhere else FULL
@@ -214,7 +218,7 @@ def _windows(
     types = config.get("layer_types")
     if types is None:
         types = _layer_types(folder, config, kind, number, read)
-    if not isinstance(types, list) or len(types) != number or {*map(str, types)} - {FULL, SLIDING}:
+    if not isinstance(types, list) or {*map(str, types)} - {FULL, SLIDING}:
         raise refusal(folder, "layer_types", types, f"one of `{FULL}` and `{SLIDING}` for each layer is read")
     if SLIDING not in types:
         return {}

@@ -105,6 +105,7 @@ DYNAMIC = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}
         ({"attention_bias": True}, "the tensor `model.layers.0.self_attn.q_proj.bias` is missing"),
         ({"mlp_bias": "yes"}, '`mlp_bias: "yes"`'),
         ({"layer_types": ["sliding_attention"] * 2}, "`layer_types: ["),
+        ({"layer_types": ["full_attention"] * 3}, "lists 3 layers, `num_hidden_layers` says 2"),
         ({"hidden_act": "gelu"}, '`hidden_act: "gelu"`'),
         ({"transformers_weights": "other.safetensors"}, '`transformers_weights: "other.safetensors"`'),
         ({"text_config": {"hidden_size": 16}}, '`text_config: {"hidden_size": 16}`'),
