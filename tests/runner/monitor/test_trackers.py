@@ -29,6 +29,8 @@ pytestmark = pytest.mark.processes
 STAGES = ("trunk/basic", "variant/continual", "variant/cooldown")
 TAGS = {"train/loss", "train/lr", "train/grad_norm", "train/tokens_per_second"}
 Curve = dict[int, float]
+TrackioRun = tuple[str, str, list[dict[str, Any]]]
+"""Name, id and rows of a run in trackio's database."""
 
 
 def run(project: Path, names: str, *, home: Path, **more: str) -> subprocess.CompletedProcess[str]:
@@ -129,31 +131,28 @@ def wandb(folder: Path) -> dict[str, list[tuple[int, float]]]:
     return curves
 
 
-def trackio(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """A stage's run in the database that all runs of the size share."""
-    runs = {name: rows for name, _, rows in trackio_runs(folder.parents[1] / ".trackio")}
+def trackio(folder: Path, runs: list[TrackioRun] | None = None) -> dict[str, list[tuple[int, float]]]:
+    """A stage's run in the database that all runs of the size share, or of `runs` that were read from it."""
+    if runs is None:
+        runs = trackio_runs(folder.parents[1] / ".trackio")
     curves: dict[str, list[tuple[int, float]]] = {}
-    for row in runs["/".join(folder.parts[-2:])]:
+    (rows,) = (rows for name, _, rows in runs if name == "/".join(folder.parts[-2:]))
+    for row in rows:
         for key, value in row.items():
             if "/" in key:
                 curves.setdefault(key, []).append((row["step"], float(value)))
     return curves
 
 
-def trackio_runs(folder: Path) -> list[tuple[str, str, list[dict[str, Any]]]]:
-    """(name, id, rows) of every run of the one project in a database, in the order of their beginning."""
+def trackio_runs(folder: Path) -> list[TrackioRun]:
+    """Every run of the one project in a database, in the order of their beginning."""
     code = (
         "import json; from trackio.sqlite_storage import SQLiteStorage as s; "
         "print(json.dumps([[p, r['name'], r['id'], s.get_logs(p, r['name'], run_id=r['id'])] "
         "for p in s.get_projects() for r in s.get_run_records(p)]))"
     )
-    shown = subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "TRACKIO_DIR": str(folder)},
-    ).stdout
+    where = {**os.environ, "OMP_NUM_THREADS": "1", "TRACKIO_DIR": str(folder)}
+    shown = commands.python("-c", code, folder=folder, environment=where, check=True).stdout
     found = json.loads(shown.splitlines()[-1])
     assert {project for project, *_ in found} == {"trunk"}
     return [(name, number, rows) for _, name, number, rows in found]
@@ -162,10 +161,11 @@ def trackio_runs(folder: Path) -> list[tuple[str, str, list[dict[str, Any]]]]:
 READERS: dict[str, Any] = {"tensorboard": tensorboard, "wandb": wandb, "trackio": trackio}
 
 
-def check_curves(project: Path, name: str, *stages: str) -> None:
+def check_curves(project: Path, name: str, *stages: str, **read: Any) -> None:
+    """Compare what the tracker shows of the stages with the truth; `read` is for its reader."""
     for stage in stages:
         wanted = truth(project, stage)
-        shown = READERS[name](stage_folder(project, stage))
+        shown = READERS[name](stage_folder(project, stage), **read)
         assert wanted.keys() >= TAGS
         assert shown.keys() == wanted.keys(), stage
         for tag, curve in wanted.items():
@@ -189,9 +189,9 @@ def test_all_trackers_together_show_every_figure_once_and_change_no_bit(
     trained = STAGES[1:]
     done = run(project, "tensorboard, wandb, trackio", home=tmp_path / "home")
     assert done.returncode == 0, done.stderr
-    for name in READERS:
-        check_curves(project, name, *trained)
     shared = trackio_runs(project / "runs" / "full" / ".trackio")
+    for name in READERS:
+        check_curves(project, name, *trained, **({"runs": shared} if name == "trackio" else {}))
     assert [name for name, _, _ in shared] == list(trained)  # in one project, where they can be overlaid
     assert weights(project) == undisturbed
     assert [str(path) for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
