@@ -33,9 +33,9 @@ SelectTypeParameters=CR_Core
 MpiDefault=none
 ReturnToService=2
 # A node answers srun's request to end a step only after KillWait. A request without an answer in MessageTimeout (10 s
-# unless stated) is made again a minute later, by the step's number: where the job was queued again meanwhile, that ends
-# a step of its next launch.
-KillWait=5
+# unless stated) is made again a minute later, by the step's number: where the job was queued again meanwhile, that
+# ends a step of its next launch. Each rank that is killed costs KillWait.
+KillWait=2
 MessageTimeout=60
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=500000,bf_interval=1
 SlurmctldPidFile={folder}/slurmctld.pid
