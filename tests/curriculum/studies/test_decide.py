@@ -289,6 +289,23 @@ def test_of_many_candidates_the_best_is_proposed_and_the_others_are_corrected_fo
     assert all(word == "not distinguishable" for name, word in words.items() if name.startswith("textbooks"))
 
 
+def test_a_candidate_that_was_shown_is_proposed_before_a_lower_one_of_a_single_run() -> None:
+    rows = candidate("kept", 0, 1) + candidate("finemath", -0.1, 2) + candidate("lucky", -0.3, 3, replicates=1)
+    decision = decide(Question("sources", "candidates", {"text": 1.0}, {}), Evidence(tuple(rows)))
+    assert decision.proposal is not None
+    assert decision.proposal.arm == "finemath"
+
+
+def test_where_none_is_shown_a_candidate_that_breaks_a_limit_is_not_proposed() -> None:
+    rows = candidate("kept", 0, 1) + candidate("breaks", 0.0, 2) + candidate("keeps", 0.001, 2)
+    old = [replace(row, source="old", loss=row.loss + (1.0 if row.arm == "breaks" else -1.0)) for row in rows]
+    old = [replace(row, loss=row.loss + 1.0) if row.arm == "kept" else row for row in old]
+    question = Question("sources", "candidates", {"text": 1.0}, {"old": Keep("kept", 0.0)})
+    decision = decide(question, Evidence((*rows, *old)))
+    assert decision.proposal is not None
+    assert decision.proposal.arm == "keeps"
+
+
 def test_a_cooldown_takes_the_fewest_steps_that_are_not_distinguishable_from_the_best() -> None:
     rows = []
     draw = np.random.default_rng(4)
