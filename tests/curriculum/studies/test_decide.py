@@ -11,7 +11,6 @@ import pytest
 from public_runs import trial_evidence
 from simulated_studies import evidence, mixture
 
-from bench import planted
 from curriculum.studies import decide_mixture, programme
 from curriculum.studies.decide import decide
 from curriculum.studies.decision import Keep, Question, Undecidable
@@ -65,12 +64,6 @@ def test_a_resample_chooses_the_form_of_a_law_again_by_the_arms_that_it_left_out
     for true, other in ((powered, plain), (plain, powered)):
         losses = true.predict(shares)
         assert decide_mixture._chosen_again((other, true), shares, losses, counts).own == true.own
-
-
-@pytest.mark.parametrize("seed", [5, 7])
-def test_an_interval_allows_for_resamples_that_lie_to_one_side_of_the_optimum(seed: int) -> None:
-    inside, _ = planted.inside(seed, power=True, noise=0.003, resamples=20)
-    assert inside.all()
 
 
 def test_an_interval_allows_for_the_ridge_of_laws_with_a_power() -> None:
