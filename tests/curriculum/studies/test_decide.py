@@ -11,8 +11,7 @@ import pytest
 from public_runs import trial_evidence
 from simulated_studies import evidence, mixture
 
-from bench import planted
-from curriculum.studies import programme
+from curriculum.studies import decide_mixture, programme
 from curriculum.studies.decide import decide
 from curriculum.studies.decision import Keep, Question, Undecidable
 from curriculum.studies.evidence import Evidence, Row
@@ -57,11 +56,14 @@ def test_a_planted_optimum_is_within_its_interval_in_nine_of_ten_studies() -> No
     assert inside >= 45
 
 
-@pytest.mark.parametrize("seed", [5, 7, 17])
-def test_an_interval_allows_for_lopsided_resamples_and_for_the_choice_of_a_law(seed: int) -> None:
-    """Resamples of the first two lie to one side of the optimum; in the third a law without a power was chosen."""
-    inside, _ = planted.inside(seed, power=True, noise=0.003, resamples=20)
-    assert inside.all()
+def test_a_resample_chooses_the_form_of_a_law_again_by_the_arms_that_it_left_out() -> None:
+    shares = np.random.default_rng(5).dirichlet(np.ones(3), size=20)
+    powered = MixtureLaw(2.0, (-0.5, 0.2, 0.3), 1, 0.4, 0.01, 0.0)
+    plain = MixtureLaw(2.0, (-0.5, -2.0, 0.3), None, 0.0, 0.0, 0.0)
+    counts = np.arange(20) % 4
+    for true, other in ((powered, plain), (plain, powered)):
+        losses = true.predict(shares)
+        assert decide_mixture._chosen_again((other, true), shares, losses, counts).own == true.own
 
 
 def test_an_interval_allows_for_the_ridge_of_laws_with_a_power() -> None:
@@ -287,6 +289,23 @@ def test_of_many_candidates_the_best_is_proposed_and_the_others_are_corrected_fo
     words = {one.name: one.word for one in decision.contenders if one.word}
     assert words["stack-edu"] == "shown"
     assert all(word == "not distinguishable" for name, word in words.items() if name.startswith("textbooks"))
+
+
+def test_a_candidate_that_was_shown_is_proposed_before_a_lower_one_of_a_single_run() -> None:
+    rows = candidate("kept", 0, 1) + candidate("finemath", -0.1, 2) + candidate("lucky", -0.3, 3, replicates=1)
+    decision = decide(Question("sources", "candidates", {"text": 1.0}, {}), Evidence(tuple(rows)))
+    assert decision.proposal is not None
+    assert decision.proposal.arm == "finemath"
+
+
+def test_where_none_is_shown_a_candidate_that_breaks_a_limit_is_not_proposed() -> None:
+    rows = candidate("kept", 0, 1) + candidate("breaks", 0.0, 2) + candidate("keeps", 0.001, 2)
+    old = [replace(row, source="old", loss=row.loss + (1.0 if row.arm == "breaks" else -1.0)) for row in rows]
+    old = [replace(row, loss=row.loss + 1.0) if row.arm == "kept" else row for row in old]
+    question = Question("sources", "candidates", {"text": 1.0}, {"old": Keep("kept", 0.0)})
+    decision = decide(question, Evidence((*rows, *old)))
+    assert decision.proposal is not None
+    assert decision.proposal.arm == "keeps"
 
 
 def test_a_cooldown_takes_the_fewest_steps_that_are_not_distinguishable_from_the_best() -> None:

@@ -45,6 +45,8 @@ def test_an_interval_is_symmetric_and_as_wide_as_its_farthest_resamples_and_few_
     one_sided = np.linspace(0.5, 0.6, 199)
     low, high = intervals.symmetric_interval(one_sided, 0.5, 10_000_000, 5)
     assert (low, high) == pytest.approx((0.405, 0.595), abs=1e-3), "percentiles would end at 0.5 below"
+    mirrored = intervals.symmetric_interval(1.0 - one_sided, 0.5, 10_000_000, 5)
+    assert mirrored == pytest.approx((low, high), abs=1e-9), "the same where they lie below"
     few_low, few_high = intervals.symmetric_interval(one_sided, 0.5, 10, 5)
     # the root of 10 over the 5 that judge the fit, and Student's quantile of 5 degrees for a normal one
     assert few_high - few_low == pytest.approx((high - low) * math.sqrt(2) * 2.5706 / 1.95996, rel=1e-4)
