@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import re
 import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -136,12 +137,15 @@ def chain_of(error: BaseException) -> list[BaseException]:
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """A hint for an unknown `word`: the most similar name, if any, then the first twenty names."""
+    """A hint for an unknown `word`: the most similar name or one with that word, then all, or of many the first 20."""
     names = sorted(choices)
     if not names:
         return "there are none yet"
-    similar = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    shown = ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+    cutoff = 0.7 if len(word) < 4 else 0.6  # `gpu` is no misspelled `cpu`
+    similar = difflib.get_close_matches(word, names, n=1, cutoff=cutoff)
+    similar = similar or [name for name in names if len(word) > 3 and word in re.split("[_.-]", name)]
+    most = len(names) if len(names) < 25 else 20
+    shown = ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
     return (f"did you mean `{similar[0]}`? " if similar else "") + f"there are: {shown}"
 
 

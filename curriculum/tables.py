@@ -8,6 +8,7 @@ Errors are `curriculum.errors.CurriculumError`.
 
 from __future__ import annotations
 
+import operator
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -334,7 +335,7 @@ class PlanTables:
         ]
 
     def _batch(self, step: int, text: bool) -> Row:
-        return batch.batch(self._trained, self._texts, step, text=text)
+        return batch.batch(self._trained, self._texts, operator.index(step), text=text)
 
 
 def _metrics(line: Row, compiled: Compiled) -> Row:

@@ -41,8 +41,9 @@ class _Watched:
 class Watch:
     """A follower. `poll` reads the files once and shows them; `follow` polls until the lineage is done."""
 
-    def __init__(self, project: Project, name: str, size: str, console: Console) -> None:
-        self.name, self.console = name, console
+    def __init__(self, project: Project, name: str, size: str, console: Console, called: str | None = None) -> None:
+        """Of the curriculum `name`, which is shown as `called`: an arm has the name of its study."""
+        self.name, self.console = called or name, console
         self._options = project.options(size)
         self.compiled = PreparedText.open(project, name, size).compiled
         self.folders = [(stage, folders.stage_folder(project, self.compiled, stage)) for stage in self.compiled.stages]

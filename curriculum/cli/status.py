@@ -33,6 +33,7 @@ def status(
     if name is not None and (study := addresses.study_in(project, [name])) is not None:
         _study(project, study, size, follow=follow, as_json=as_json)
         return
+    called = name
     if name is not None:
         project, name = addresses.arm_or_curriculum(project, name, size)
     if follow:
@@ -45,7 +46,7 @@ def status(
                 "shows how things are now",
             )
         try:
-            Watch(project, name, size, open_console()).follow()
+            Watch(project, name, size, open_console(), called).follow()
         except KeyboardInterrupt:
             print("detached; the run continues")
         return

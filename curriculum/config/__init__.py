@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from curriculum.config.averages import AverageEntry as AverageEntry, LastEntry as LastEntry
     from curriculum.config.batch import BatchEntry as BatchEntry
-    from curriculum.config.entry import validate as validate
     from curriculum.config.fields import (
         LARGEST_COUNT as LARGEST_COUNT,
         BatchScale as BatchScale,
@@ -37,11 +36,11 @@ if TYPE_CHECKING:
         StageEntry as StageEntry,
     )
     from curriculum.config.studies import StudyFile as StudyFile
+    from curriculum.config.validation import validate as validate
 
 _EXPORTS = {
     "averages": ("AverageEntry", "LastEntry"),
     "batch": ("BatchEntry",),
-    "entry": ("validate",),
     "fields": ("LARGEST_COUNT", "BatchScale", "Refusal", "is_name"),
     "learning_rate": ("LearningRateEntry", "PointEntry"),
     "machines": ("MachineEntry", "MachinesFile"),
@@ -53,6 +52,7 @@ _EXPORTS = {
         *("ModelNumbers", "SkipEntry", "StageEntry"),
     ),
     "studies": ("StudyFile",),
+    "validation": ("validate",),
 }
 _HOME = {name: f"{__name__}.{module}" for module, names in _EXPORTS.items() for name in names}
 

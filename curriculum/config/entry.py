@@ -1,23 +1,16 @@
-"""The base model of all files: types of single values, mappings with known keys, and errors with their place.
+"""The base model of all files: types of single values, and mappings with known keys.
 
-Every error is a `fields.Refusal`, so that no user sees pydantic's wording.
+Every error is a `fields.Refusal`, which `validation` gives its place.
 """
 
-import re
-import textwrap
-from collections.abc import Iterable
 from fractions import Fraction
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, PlainSerializer, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, PlainSerializer, model_validator
 
 from curriculum.config import fields
 from curriculum.config.fields import LARGEST_COUNT, LARGEST_SIZE, BatchScale, Refusal
-from curriculum.config.yaml import Document, KeyPath
-from curriculum.errors import ConfigError, Place, did_you_mean, shortened
 from curriculum.units import Length
-
-File = TypeVar("File", bound=BaseModel)
 
 # A dump holds a Fraction as a float, a length as its text.
 _as_float = PlainSerializer(float, return_type=float)
@@ -117,8 +110,12 @@ class Entry(BaseModel):
 
 def lacks(key: str, description: str | None) -> Refusal:
     """The error for a mapping without `key`."""
-    text = description or ""
-    return Refusal(f"lacks `{key}`", f"add `{key}:`, {text[:1].lower()}{text[1:]}")
+    return Refusal(f"lacks `{key}`", f"add `{key}:`, {inside_a_sentence(description or '')}")
+
+
+def inside_a_sentence(description: str) -> str:
+    """A key's description without its capital, unless its first word is all capitals."""
+    return description if description[1:2].isupper() else f"{description[:1].lower()}{description[1:]}"
 
 
 def exactly_one(entry: Entry, hint: str) -> str:
@@ -131,62 +128,3 @@ def exactly_one(entry: Entry, hint: str) -> str:
     if len(stated) > 1:
         raise Refusal(f"is one too many: `{stated[0]}` is given as well", hint, stated[1])
     return stated[0]
-
-
-def validate(model: type[File], document: Document) -> File:
-    """The document as `model`. Raises ConfigError for the first error in the file."""
-    if not isinstance(document.value, dict):
-        raise ConfigError(
-            f"{document.file} must be a mapping, not {fields.describe(document.value)}",
-            place=document.place(()),
-            hint="it begins with a key, as in `about: …`",
-        )
-    try:
-        return model.model_validate(document.value)
-    except ValidationError as error:
-        errors = [_located(document, detail) for detail in error.errors(include_url=False)]
-    raise min(errors, key=lambda one: (one.place.line, one.place.column) if one.place else (0, 0))
-
-
-def _located(document: Document, error: Any) -> ConfigError:
-    """One of pydantic's error details as a ConfigError at its place."""
-    refusal = error.get("ctx", {}).get("error")
-    if not isinstance(refusal, Refusal):
-        refusal = _builtin(error)
-    inside = [part for part in error["loc"] if part != "[key]"]
-    path = _stated(document, (), inside)
-    full_path = _stated(document, path, refusal.at)
-    on_key = refusal.on_key or "[key]" in error["loc"]
-    subject = path if refusal.on_key else full_path
-    place: Place = document.key_place(full_path) if on_key else document.place(full_path)
-    what = textwrap.wrap(f"{_shown(subject)} {refusal.message}", 92)
-    return ConfigError("\n".join(what), place=place, hint="\n".join(textwrap.wrap(refusal.hint, 92)))
-
-
-def _builtin(error: Any) -> Refusal:
-    """The errors that pydantic raises itself: a choice, a mapping, a list."""
-    value = fields.describe(error["input"])
-    if error["type"] == "literal_error":
-        choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-        word = error["input"] if isinstance(error["input"], str) else ""
-        return Refusal(f"cannot be {value}", did_you_mean(word, choices))
-    expected = {"dict_type": "a mapping", "tuple_type": "a list"}.get(error["type"])
-    if expected is None:
-        return Refusal(f"cannot be {value}: {error['msg']}", "see the examples in the shipped files")
-    example = "each entry as `name: value`" if expected == "a mapping" else "each item on a line that begins with `- `"
-    return Refusal(f"must be {expected}, not {value}", example)
-
-
-def _stated(document: Document, path: KeyPath, parts: Iterable[str | int]) -> KeyPath:
-    """`path` extended by those of `parts` that the document states: a union's tag or a default is none."""
-    for part in parts:
-        if (*path, part) in document:
-            path = (*path, part)
-    return path
-
-
-def _shown(path: KeyPath) -> str:
-    if not path:
-        return "this file"
-    shown = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path)
-    return f"`{shortened(shown.removeprefix('.'), 60)}`"

@@ -1,7 +1,7 @@
 """Parsers of single values: each returns the exact value, or raises a `Refusal` with a hint.
 
 Numbers stay exact: a length is a `Length`, everything with a fraction a `Fraction`. A `Refusal` carries no
-place; `entry.validate` adds it. Each parser comes with the JSON schema of the same values, made of the same limits
+place; `validation.validate` adds it. Each parser comes with the JSON schema of the same values, made of the same limits
 and patterns: it accepts all that the parser accepts, and little more.
 """
 
@@ -52,14 +52,26 @@ Explicitness: TypeAlias = Literal["number", "scale", "unit"]
 
 
 class Refusal(ValueError):
-    """A wrong value. `message` continues the sentence that its key begins; `at` is the path to the wrong part."""
+    """A wrong value. `message` continues the sentence that its key begins; `at` is the path to the wrong part.
 
-    def __init__(self, message: str, hint: str, *at: str | int, on_key: bool = False) -> None:
+    A hint `of_type` fits every key of its type: what the key means is put before it.
+    """
+
+    def __init__(self, message: str, hint: str, *at: str | int, on_key: bool = False, of_type: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.at = at
         self.on_key = on_key
+        self.of_type = of_type
+
+
+class UnknownKey(Refusal):
+    """A `key` that its mapping does not have."""
+
+    def __init__(self, key: str, hint: str) -> None:
+        super().__init__(f"has no key `{shortened(key)}`", hint, key, on_key=True)
+        self.key = key
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,8 +145,8 @@ def describe(value: object) -> str:
 @form(type="string", minLength=1, maxLength=LONGEST_TEXT, pattern=r"\S")
 def text(value: Any) -> str:
     if not isinstance(value, str):
-        hint = f'put it in quotes: "{value}"' if isinstance(value, int | Decimal) else "as in `about: a first try`"
-        raise Refusal(f"must be text, not {describe(value)}", hint)
+        quoted = f'put it in quotes: "{value}"' if isinstance(value, int | Decimal) else ""
+        raise Refusal(f"must be text, not {describe(value)}", quoted or "as in `a first try`", of_type=not quoted)
     if not value.strip() or len(value) > LONGEST_TEXT:
         raise Refusal(f"must be text of 1 to {LONGEST_TEXT:,} characters", "write some, or leave the key out")
     return value
@@ -145,10 +157,8 @@ def name(value: Any) -> str:
     if isinstance(value, str) and is_name(value):
         return value
     hint = f"a name is a-z, then a-z, 0-9, `.` and `-`; no `..`, and {LONGEST_NAME} characters at most"
-    key, blank, rest = value.strip().partition(" ") if isinstance(value, str) else ("", "", "")
-    if blank and is_name(key):
-        hint = f"did you mean `{key}: {shortened(rest)}`? a colon and a space follow a key"
-    raise Refusal(f"must be a name, not {describe(value)}", hint)
+    meant = not isinstance(value, str) or "/" in value
+    raise Refusal(f"must be a name, not {describe(value)}", hint, of_type=meant)
 
 
 @form(type="string", pattern=f"^{_EVIDENCE.pattern}$", examples=["domains@0001"])
@@ -192,7 +202,7 @@ def one_or_more(one: Form) -> Form:
             try:
                 items.append(read(item))
             except Refusal as refusal:
-                raise Refusal(refusal.message, refusal.hint, number) from None
+                raise Refusal(refusal.message, refusal.hint, number, of_type=refusal.of_type) from None
         return tuple(items)
 
     return Form(read_all, {"anyOf": [one.shape, {"type": "array", "items": one.shape, "minItems": 1}]})
@@ -231,7 +241,8 @@ def column_value(value: Any) -> str | int | bool:
 @form(type="string", pattern=f"^{_HUB.pattern}$", examples=["OWNER/NAME"])
 def hub(value: Any) -> str:
     if not isinstance(value, str) or not _HUB.fullmatch(value):
-        raise Refusal(f"must be a dataset of the hub, not {describe(value)}", "as in `cerebras/SlimPajama-627B`")
+        message = f"must be a dataset of the hub, not {describe(value)}"
+        raise Refusal(message, "as in `cerebras/SlimPajama-627B`", of_type=True)
     return value
 
 
@@ -267,8 +278,9 @@ def integer(least: int, most: int, example: str, unit: str | None = None) -> For
             number = parse_count(stated.sub("", plain) if isinstance(plain, str) and unit else plain)
             if least <= number <= most:
                 return number
-        hint = _without_commas(value) or f"as in `{example}`"
-        raise Refusal(f"must be a whole number from {least:,} to {end}, not {describe(value)}", hint)
+        commas = _without_commas(value)
+        message = f"must be a whole number from {least:,} to {end}, not {describe(value)}"
+        raise Refusal(message, commas or f"as in `{example}`", of_type=not commas)
 
     number_shape = {"type": "integer", "minimum": least, "maximum": most}
     return Form(read, _number_or_text_shape(number_shape, input_pattern(COUNT + ending)))
@@ -285,8 +297,9 @@ def number(example: str, *, zero: bool = False, most: str | None = None) -> Form
             parsed = parse_fraction(value if isinstance(value, Decimal) else _plain(value))
             if (zero or parsed) and (largest is None or parsed <= largest):
                 return parsed
-        hint = _without_commas(value) or f"as in `{example}`"
-        raise Refusal(f"must be a number {limits}, not {describe(value)}", hint)
+        commas = _without_commas(value)
+        message = f"must be a number {limits}, not {describe(value)}"
+        raise Refusal(message, commas or f"as in `{example}`", of_type=not commas)
 
     number_shape: dict[str, Any] = {"type": "number", "minimum" if zero else "exclusiveMinimum": 0}
     if largest is not None:
@@ -319,7 +332,8 @@ def pair(one: Form) -> Form:
 
     def read_both(value: Any) -> tuple[Fraction, Fraction]:
         if not isinstance(value, list | tuple) or len(value) != 2:
-            raise Refusal(f"must be a list of two numbers, not {describe(value)}", "as in `[0.9, 0.95]`")
+            given = f"a list of {len(value)}" if isinstance(value, list | tuple) else describe(value)
+            raise Refusal(f"must be a list of two numbers, not {given}", "as in `[0.9, 0.95]`")
         first, second = one_or_more(one)(value)
         return first, second
 
@@ -352,6 +366,8 @@ def length(example: str, *units: Unit, explicit: Explicitness, zero: bool = Fals
             parsed = parse_length(plain)
         except ValueError:
             raise Refusal(f"must be a length, not {describe(value)}", hint_for(value)) from None
+        if parsed.amount == 0 and not zero:
+            raise Refusal("must be more than 0", f"as in `{example}`; or leave the key out")
         words = plain.split() if isinstance(plain, str) else []
         scaled = bool(words) and not words[-1][-1].isdigit()
         if (explicit == "unit" and len(words) < 2) or (explicit == "scale" and not scaled):
@@ -359,8 +375,6 @@ def length(example: str, *units: Unit, explicit: Explicitness, zero: bool = Fals
             raise Refusal(f"does not say its unit: {describe(value)}", f"write {choices}")
         if parsed.unit not in units:
             raise Refusal(f"must be in {' or '.join(units)}, not in {parsed.unit}", listed)
-        if parsed.amount == 0 and not zero:
-            raise Refusal("must be more than 0", f"as in `{example}`; or leave the key out")
         return parsed
 
     endings = "|".join(f"{unit.removesuffix('s')}s?" for unit in units)
@@ -417,14 +431,21 @@ def batch_scale(value: Any) -> BatchScale:
     return BatchScale(sides[0] if len(sides) == 2 else None, sides[-1])
 
 
-def unknown_key(key: object, keys: Iterable[str]) -> Refusal:
+def unknown_key(key: object, keys: Iterable[str]) -> UnknownKey:
     """The error for a key that a mapping does not have; its message continues after the mapping's name."""
     names, word = list(keys), str(key)
-    hint = did_you_mean(word, names)
-    key_part, _, value = word.replace(":", " ", 1).partition(" ")
-    if key_part in names and value.strip():  # in braces, text without its `: ` is one long key
-        hint = f"did you mean `{key_part}: {shortened(value)}`? a colon and a space follow a key"
-    return Refusal(f"has no key `{shortened(word)}`", hint, word, on_key=True)
+    return UnknownKey(word, missing_colon(word, names) or did_you_mean(word, names))
+
+
+def missing_colon(word: str, names: Iterable[str] | None = None) -> str | None:
+    """The hint for a key that holds its value too: in braces, text without its `: ` is one long key.
+
+    None where it does not begin with one of `names`, or, without them, with a name and a blank.
+    """
+    key, _, value = word.strip().replace(":", " ", 1).partition(" ")
+    if not value.strip() or not (is_name(key) if names is None else key in names):
+        return None
+    return f"did you mean `{key}: {shortened(value)}`? a colon and a space follow a key"
 
 
 def _text_shape(pattern: str, example: str) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -209,11 +210,17 @@ class Project:
 
     def machine(self, name: str) -> config.MachineEntry:
         if name not in self.machines.root:
+            if name == LOCAL and self.machines.root:
+                raise ConfigError(
+                    f"which machine? `machines.yaml` has no `{LOCAL}`, which is meant where none is named",
+                    place=self.machines_document.key_place((next(iter(self.machines.root)),)),
+                    hint=f"say `--machine NAME`: there are {', '.join(self.machines.root)}",
+                )
             raise NotFound(f"unknown machine `{name}`", hint=did_you_mean(name, self.machines.root))
         return self.machines.root[name]
 
     def _load(self, folder: str, name: str, noun: str) -> Document:
-        _check_name(name, noun)
+        _check_name(name, noun, self.names(folder))
         if (folder, name) in self._drafts:
             return self._drafts[folder, name]
         paths = layout.files(self.root, folder, name)
@@ -247,9 +254,14 @@ class Project:
         return load_yaml(path, root=self.root)
 
 
-def _check_name(name: str, noun: str) -> None:
+def _check_name(name: str, noun: str, known: Collection[str] = ()) -> None:
+    """NotFound for what is no name; its hint takes one of the `known` names out of a path or an address."""
     if not config.is_name(name):
+        words = [name.removesuffix(".yaml").rpartition("/")[2], *re.split("[/@]", name)]
+        meant = next((word for word in words if word in known), None)
         raise NotFound(
             f"`{name}` cannot be the name of a {noun}",
-            hint="a name is a-z, 0-9, `.` and `-`, begins with a letter, and is no path",
+            hint="a name is a-z, 0-9, `.` and `-`, begins with a letter, and is no path"
+            if meant is None
+            else f"did you mean `{meant}`? a {noun} is named here without its folder, a stage or a position",
         )

@@ -1,5 +1,6 @@
 """stages/*.yaml and mixtures/*.yaml: what is trained after what, and in what proportions."""
 
+import contextlib
 import math
 from collections.abc import Mapping
 from fractions import Fraction
@@ -40,6 +41,10 @@ from curriculum.config.learning_rate import LearningRateEntry
 from curriculum.config.model_catalogue import CATALOGUE
 from curriculum.config.optimizer import OptimizerEntry
 from curriculum.errors import did_you_mean
+from curriculum.units import parse_fraction
+
+_ROUNDING: Final = Fraction(1, 200)
+"""How far percentages that were rounded one by one may miss 100%."""
 
 
 @fields.form(enum=sorted(CATALOGUE))
@@ -165,6 +170,10 @@ class ModelOverride(Entry):
         if self.head_dim and self.head_dim % 2:
             raise Refusal(f"of {self.head_dim} is odd", "rotations turn pairs: take an even one", "head_dim")
         if width and heads and not self.head_dim and width % (2 * heads):
+            if width % 2:
+                near = [size for size in (width // (2 * heads) * 2 * heads,) if size]
+                fit = " or ".join(str(size) for size in (*near, (width // (2 * heads) + 1) * 2 * heads))
+                raise Refusal(f"of {width} is odd, and heads have an even size", f"{fit} would do", "hidden_size")
             message = f"of {heads} does not cut a width of {width} into heads of even size"
             raise Refusal(message, f"{_near_divisors(heads, width // 2)} would do", "num_attention_heads")
         for key in ("no_rope", "full_attention"):
@@ -433,6 +442,26 @@ class MixtureFile(Entry):
         default=None,
         description="The decision of a study that the weights rest on, which `plan` checks; as in `domains@0001`.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _percentages_of_one_whole(cls, value: Any) -> Any:
+        """Refuse percentages beside plain numbers, and those that miss 100% by more than rounding does."""
+        weights = value.get("weights") if isinstance(value, dict) else None
+        if not isinstance(weights, dict):
+            return value
+        signed = {name: str(weight) for name, weight in weights.items() if str(weight).rstrip().endswith("%")}
+        plain = [name for name, weight in weights.items() if name not in signed and weight != 0]
+        if signed and plain:
+            hint = "write all of them with a percent sign, or none: `weights` are on any scale"
+            raise Refusal(f"has no percent sign, and `{next(iter(signed))}` has one", hint, "weights", plain[0])
+        total = Fraction(1)
+        with contextlib.suppress(ValueError):  # a number that is none has its own error
+            total = sum(map(parse_fraction, signed.values()), Fraction(not signed))
+        if abs(total - 1) > _ROUNDING:
+            hint = "make them 100%; or leave the signs out, since `weights` are on any scale"
+            raise Refusal(f"adds up to {float(100 * total):.4g}%, not 100%", hint, "weights")
+        return value
 
     @model_validator(mode="after")
     def _something_to_draw(self) -> Self:

@@ -146,7 +146,7 @@ class VaryEntry(Entry):
             if isinstance(values, tuple):
                 _unique(values, key)
         if self.mixture is None and self.add is None and self.share is None and self.points < 2:
-            raise Refusal("varies nothing: it has one value", "give at least two, as in `[kept, x0.5]`", stated[0])
+            raise Refusal("varies nothing: it has one value", "give at least two", stated[0], of_type=True)
         return self
 
     @property

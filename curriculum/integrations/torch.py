@@ -113,6 +113,13 @@ class MicroBatches:
         self.last_step = stream.last_step if last_step is None else last_step
         self.is_only_rank = world_size is None
         self.rank, self.world_size, self.micro_batch = rank, world_size or 1, micro_batch
+        if not stream.first_step <= self.first_step <= self.last_step <= stream.last_step:
+            raise PlanError(
+                f"steps {self.first_step:,} to {self.last_step:,} are not all in {stream!r}",
+                hint="`first_step` is the next step to take, `last_step` the one after the last, from the root on",
+            )
+        if micro_batch is not None and micro_batch < 1:
+            raise PlanError(f"`micro_batch: {micro_batch}` is no number of sequences", hint="1 or more, or none at all")
         require_rank(rank, self.world_size)
         self._require_only_rank()
         for stage in stream.stages:

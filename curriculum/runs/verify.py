@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from curriculum import fs
+from curriculum import fs, units
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.evaluations import read_evaluation
 from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
@@ -276,7 +276,7 @@ def _ledger(folder: StageFolder, stage: CompiledStage, plan: StagePlan | None) -
         newest = checkpoints.latest(folder)
         reported = newest is None or checkpoints.state(newest.path).get("counted") != "planned"
     unseen = "" if reported else "; its trainer reported no witness of what it read"
-    return f"equal to the plan at {len(entries)} checkpoints{unseen}"
+    return f"equal to the plan at {units.counted(len(entries), 'checkpoint')}{unseen}"
 
 
 def _evaluation(path: Path) -> None:

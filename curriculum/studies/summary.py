@@ -201,11 +201,13 @@ def _cost(compiled: CompiledStudy, machine_name: str, machine: config.MachineEnt
     lineages = [arm.compiled for arm in (*arms, *compiled.forks)]
     expected = compiled.replicates if _proposal(compiled) else 0
     # a proposal is as long as the longest arm, and its weights are kept as a control's are
-    longest = max(lineages, key=lambda lineage: lineage.stop - lineage.stages[-1].plan.start).stages[-1]
+    like = max(lineages, key=lambda lineage: lineage.stop - lineage.stages[-1].plan.start)
+    longest = like.stages[-1]
     own = {node.stage.name: node for node in stage_tree(lineages).values() if _is_own(compiled, node.stage)}
     stages = [node.stage for node in own.values()] + [longest] * expected
     tokens = sum(stage.stop - stage.plan.start for stage in stages)
     evaluated = sum(tokens_evaluated(node.stage, node.lineage) for node in own.values())
+    evaluated += expected * tokens_evaluated(longest, like)
     trunk = arms[0].start
     runs = len(arms) + expected
     whole = cost(compiled.study.project, lineages[:1], machine_name, machine)

@@ -27,7 +27,7 @@ def arms_view(study: str, arms: Sequence[ArmStatus], follows: str | None = None)
             *(f"{arm.losses[source]:.4f}" if source in arm.losses else "" for source in sources),
         )
     done = sum(arm.state == status.DONE for arm in arms)
-    lines = [Text(f"{done} of {len(arms)} arms are done")]
+    lines = [Text(f"{done} of {len(arms)} runs are done")]
     lines += [Text(f"{arm.address}: {arm.job}") for arm in arms if arm.job is not None]
     lines += [Text(f"what follows: {follows}")] if follows is not None and done < len(arms) else []
     return Group(drawn, *lines)

@@ -20,7 +20,7 @@ def study_comparison_view(comparison: StudyComparison, width: int) -> Renderable
     """A row for each arm; wide tables are cut between sources, never inside."""
     rows, against = comparison.arms, comparison.against
     heading = Text(comparison.study, style="bold")
-    heading.append(f"  {counted(len(rows), 'arm')}", style="not bold")
+    heading.append(f"  {counted(sum(row.role != 'before' for row in rows), 'arm')}", style="not bold")
     if against is not None:
         heading.append(f", each less `{against}`", style="not bold")
     labels = [

@@ -119,8 +119,10 @@ def test_every_arm_has_a_row_and_none_is_an_orphan(studied: Path, curriculum: Cu
     ]
     assert all(set(row["losses"]) == {"code", "exam", "prose"} for row in rows)
     table = curriculum(studied, "status", "new", *FULL).stdout
-    assert "3 of 3 arms are done" in table
+    assert "3 of 3 runs are done" in table
     assert curriculum(studied, "status", "new", *FULL, "--follow").stdout.split()[:2] == ["new/add-code", "done"]
+    followed = curriculum(studied, "status", "new/kept.2", *FULL, "--follow").stdout
+    assert followed.startswith("new/kept.2 is done, at 7,168 tokens")
     assert "kept.2  done  at 7,168" in curriculum(studied, "status", "new/kept.2", *FULL).stdout
     assert "no stage file names it" not in curriculum(studied, "status", *FULL).stdout
 
@@ -208,7 +210,7 @@ def test_once_it_is_decided_the_weights_of_arms_may_go_and_no_arm_is_trained_aga
     assert sorted(project.rglob("attempts/*")) == attempts
     assert all(f"new/{name} is done at 7,168 tokens" in again for name in ARMS)
     assert said.count("7,168  7,168") == 3
-    assert "3 of 3 arms are done" in curriculum(project, "status", "new", *FULL).stdout
+    assert "3 of 3 runs are done" in curriculum(project, "status", "new", *FULL).stdout
 
 
 @pytest.mark.promise("`verify` computes a study's decision again from the evaluations on disk")

@@ -182,6 +182,15 @@ def test_several_ranks_that_would_read_the_same_are_refused(variant: Stream, mon
         next(iter(made_before_the_ranks))
 
 
+@pytest.mark.parametrize("kind", [Batches, BatchSampler])
+def test_a_resume_past_the_end_is_refused_and_not_an_empty_epoch(variant: Stream, kind: type) -> None:
+    assert len(kind(variant, variant.last_step, world_size=1, micro_batch=MICRO)) == 0
+    with pytest.raises(PlanError, match="are not all in"):
+        kind(variant, variant.last_step + 1, world_size=1, micro_batch=MICRO)
+    with pytest.raises(PlanError, match="no number of sequences"):
+        kind(variant, world_size=1, micro_batch=0)
+
+
 def test_samples_in_another_order_are_refused(variant: Stream) -> None:
     with pytest.raises(PlanError, match="another order"):
         list(DataLoader(Samples(variant), batch_size=8, shuffle=True))

@@ -13,6 +13,7 @@ import pytest
 from projects import write_small_project
 
 from curriculum.compiler.compile import compile_curriculum
+from curriculum.compiler.cost import tokens_evaluated
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, DataError, NotFound, PlanError
 from curriculum.studies import design
@@ -143,6 +144,15 @@ def test_a_probe_is_measured_in_every_arm_and_has_no_text_to_train_on(project: P
         assert "exam" not in arm.stage.plan.sources
     assert "exam" not in study.limits.binding()
     assert summarise(study, "local", study.study.project.machine("local"))["cost"]["storage_bytes"]
+
+
+def test_the_cost_counts_the_evaluations_of_a_proposal_that_has_no_plan_yet(project: Path) -> None:
+    study = asked(project, FOR + "vary: {mixture: {around: math-code}}\nseeds: 1\n" + GOAL)
+    found = summarise(study, "local", study.study.project.machine("local"))["cost"]
+    each = {tokens_evaluated(arm.stage, arm.compiled) for arm in study.arms}
+    assert len(each) == 1
+    assert found["runs"] == len(study.arms) + study.replicates
+    assert found["tokens_evaluated"] == found["runs"] * each.pop()
 
 
 def test_a_probe_cannot_be_read_by_an_arm(project: Path) -> None:

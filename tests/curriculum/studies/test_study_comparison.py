@@ -96,7 +96,7 @@ def test_the_verb_shows_a_study_as_a_table_and_as_json(
     pretend(compile_study(project, "mine", "rehearsal"), loss, BEFORE)
     code, out, _ = said(capsys, monkeypatch, "compare", "mine")
     assert code == 0
-    assert out.startswith("mine  5 arms, each less `kept`")
+    assert out.startswith("mine  4 arms, each less `kept`")
     row = next(line for line in out.splitlines() if line.startswith("stated"))
     assert row.split()[1] == "3"
     code, out, _ = said(capsys, monkeypatch, "compare", "mine", "--json", "--against", "before")
