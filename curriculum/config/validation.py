@@ -58,7 +58,8 @@ def _hint(model: type[BaseModel], refusal: Refusal, path: KeyPath, document: Doc
     """The hint of a refusal; of an unknown key, where it is known; of a value of the wrong type, what the key means."""
     if isinstance(refusal, UnknownKey):
         here = _pattern(model, path[:-1])
-        for key, known in _fields(model, here).items():
+        unlike = refusal.hint.startswith("there are")  # no key here is similar
+        for key, known in _fields(model, here).items() if unlike else ():
             if known.is_required() and get_origin(known.annotation) is dict and (*path[:-1], key) not in document:
                 return f"names of your own stand under `{key}`, which is not there: `{key}: {{{refusal.key}: …}}`"
         return _where_known(model, refusal, here)
