@@ -56,6 +56,7 @@ def test_the_tokens_and_the_disk_of_the_whole_follow_from_a_part_of_its_files(
     monkeypatch.setattr(sample, "SAMPLE_BYTES", 1 << 20)
     monkeypatch.setitem(Corpus.__init__.__kwdefaults__, "batch_bytes", 1 << 16)
     monkeypatch.setattr(formats, "HEAD_BYTES", 1 << 12)
+    monkeypatch.setattr(formats, "BLOCK", 1 << 14)
     measure_sample(request)
     found = only_rate(tmp_path / "rates")
     assert not found.whole
