@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from curriculum.studies import contenders as shared, designs, intervals, programme
 from curriculum.studies.decision import Contender, Decision, LawReport, Proposal, Question, Undecidable
@@ -31,16 +29,15 @@ def decide(question: Question, evidence: Evidence) -> Decision:
     rarest, fewest = min(tables.items(), key=lambda item: len(item[1][0]))
     check_enough(evidence, fewest[0], rarest, len(sources))
     laws: dict[str, MixtureLaw] = {}
-    forms: dict[str, tuple[MixtureLaw, ...]] = {}
     reports = []
     for source, (_, shares, losses) in tables.items():
         own = sources.index(source) if source in sources else None
         chosen, *others = mixture.choose(shares, losses, own)
-        laws[source], forms[source] = chosen, (chosen, *others)
+        laws[source] = chosen
         reports.append(_report(source, chosen, others, shares, losses, own))
     asked = _programme(question, evidence, laws, fewest[1])
     optimum = _solve(question, evidence, asked)
-    resampled, values = _resample(question, asked, forms, tables, optimum.shares)
+    resampled, values = _resample(question, asked, laws, tables, optimum.shares)
     moved = _moved_by_ridge(asked, laws, tables, optimum.shares) if len(resampled) else np.zeros(len(sources))
     spans = _spans(sources, asked, optimum.shares, resampled, moved, len(fewest[0]))
     shares, notes = _at_round_numbers(question, asked, optimum.shares, spans, reports)
@@ -193,18 +190,9 @@ def _solve(question: Question, evidence: Evidence, asked: Programme) -> programm
 
 
 def _resample(
-    question: Question,
-    asked: Programme,
-    forms: Mapping[str, tuple[MixtureLaw, ...]],
-    tables: Mapping[str, Table],
-    start: Array,
+    question: Question, asked: Programme, laws: Mapping[str, MixtureLaw], tables: Mapping[str, Table], start: Array
 ) -> tuple[Array, Array]:
-    """Optima of whole fits to resampled arms, shape `[solved, sources]`, and their predicted gains over `around`.
-
-    `forms` are the laws of each loss, the chosen one first: every resample chooses among them again, so that the spread
-    has that of the choice (Efron, *Estimation and Accuracy after Model Selection*, 2014).
-    """
-    laws = {source: chosen for source, (chosen, *_) in forms.items()}
+    """Optima of whole fits to resampled arms, shape `[solved, sources]`, and their predicted gains over `around`."""
     arms = list(dict.fromkeys(arm for table in tables.values() for arm in table[0]))
     rows = {source: np.array([arms.index(arm) for arm in table[0]]) for source, table in tables.items()}
     optima, gains = [], []
@@ -212,7 +200,8 @@ def _resample(
         counts = np.bincount(drawn, minlength=len(arms))
         refitted = {}
         for source, (_, shares, losses) in tables.items():
-            refitted[source] = _chosen_again(forms[source], shares, losses, counts[rows[source]])
+            chosen = np.repeat(np.arange(len(losses)), counts[rows[source]])
+            refitted[source] = mixture.fit(shares[chosen], losses[chosen], laws[source].own, like=laws[source])
         again = _by(asked, laws, refitted)
         try:
             optimum = programme.solve(again, start=start)
@@ -222,18 +211,6 @@ def _resample(
         free = replace(again, pull=0.0)
         gains.append(free.objective(optimum.shares)[0] - free.objective(asked.around)[0])
     return np.array(optima).reshape(-1, len(asked.around)), np.array(gains)
-
-
-def _chosen_again(
-    forms: Sequence[MixtureLaw], shares: Array, losses: Array, counts: NDArray[np.integer[Any]]
-) -> MixtureLaw:
-    """Of the laws refitted to arms as often as `counts` says, that of the smaller error at the arms not drawn."""
-    drawn = np.repeat(np.arange(len(losses)), counts)
-    fits = [mixture.fit(shares[drawn], losses[drawn], law.own, like=law) for law in forms]
-    left = counts == 0
-    if len(fits) == 1 or not left.any():
-        return fits[0]
-    return min(fits, key=lambda law: float(((law.predict(shares[left]) - losses[left]) ** 2).sum()))
 
 
 def _by(asked: Programme, laws: Mapping[str, MixtureLaw], others: Mapping[str, MixtureLaw]) -> Programme:

@@ -18,8 +18,7 @@ FORMAT = 1
 METHOD = 3
 """Raised when a version answers otherwise from the same evidence: that is no fault of an earlier record.
 
-2: intervals of shares allow for the ridge of the laws. 3: they allow for the choice of a law's form and are symmetric;
-losses outside the goal are named.
+2: intervals of shares allow for the ridge of the laws. 3: they are symmetric; losses outside the goal are named.
 """
 DECISIONS = "decisions"
 CURVE = "curve"

@@ -19,12 +19,7 @@ from curriculum.units import Length, parse_fraction
 
 def test_weights_are_the_exact_numbers_that_were_written() -> None:
     weights = given_yaml(MixtureFile, "weights: {a: 0.1, c: 3, d: 1e-30, e: 0}").weights
-    assert weights == {
-        "a": Fraction(1, 10),
-        "c": Fraction(3),
-        "d": Fraction(1, 10**30),
-        "e": Fraction(0),
-    }
+    assert weights == {"a": Fraction(1, 10), "c": Fraction(3), "d": Fraction(1, 10**30), "e": Fraction(0)}
     percent = given_yaml(MixtureFile, "weights: {a: 0.1%, b: 99.9%}").weights
     assert percent == {"a": Fraction(1, 1000), "b": Fraction(999, 1000)}
 

@@ -11,7 +11,7 @@ import pytest
 from public_runs import trial_evidence
 from simulated_studies import evidence, mixture
 
-from curriculum.studies import decide_mixture, programme
+from curriculum.studies import programme
 from curriculum.studies.decide import decide
 from curriculum.studies.decision import Keep, Question, Undecidable
 from curriculum.studies.evidence import Evidence, Row
@@ -54,16 +54,6 @@ def test_a_planted_optimum_is_within_its_interval_in_nine_of_ten_studies() -> No
         low, high = decision.proposal.intervals["text"]
         inside += low <= optimum <= high
     assert inside >= 45
-
-
-def test_a_resample_chooses_the_form_of_a_law_again_by_the_arms_that_it_left_out() -> None:
-    shares = np.random.default_rng(5).dirichlet(np.ones(3), size=20)
-    powered = MixtureLaw(2.0, (-0.5, 0.2, 0.3), 1, 0.4, 0.01, 0.0)
-    plain = MixtureLaw(2.0, (-0.5, -2.0, 0.3), None, 0.0, 0.0, 0.0)
-    counts = np.arange(20) % 4
-    for true, other in ((powered, plain), (plain, powered)):
-        losses = true.predict(shares)
-        assert decide_mixture._chosen_again((other, true), shares, losses, counts).own == true.own
 
 
 def test_an_interval_allows_for_the_ridge_of_laws_with_a_power() -> None:
