@@ -10,8 +10,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from projects import write_small_project
+from projects import InProcess, write_small_project
 
+import curriculum
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.compiler.cost import tokens_evaluated
 from curriculum.config.project import Project
@@ -421,3 +422,17 @@ def test_a_design_that_was_edited_by_hand_is_refused(project: Path) -> None:
 def test_a_verb_that_takes_no_study_says_what_does(project: Path) -> None:
     with pytest.raises(NotFound, match="`domains` is a study, not a curriculum"):
         compile_curriculum(Project(project), "domains", "rehearsal")
+
+
+def test_an_arm_is_planned_streamed_and_exported_by_its_address_like_a_curriculum(
+    project: Path, in_process: InProcess
+) -> None:
+    opened = curriculum.open(project)
+    assert opened.plan("domains/stated").stages[-1]["stage"] == "domains/stated"
+    with pytest.raises(DataError, match="is not prepared"):
+        opened.stream("domains/stated")
+    with pytest.raises(NotFound, match="study `domains` has no arm `nope`"):
+        opened.plan("domains/nope")
+    code, _, err = in_process(project, "export", "domains/stated", "--to", "out")
+    assert code == 2
+    assert "`domains/stated` has no checkpoint" in err
