@@ -3,6 +3,7 @@
 A table is a list of flat dicts, one a row, all rows with the same keys: `pandas.DataFrame(table)` and
 `pyarrow.Table.from_pylist(table)` take it as it is. Positions and lengths are in tokens at the given size (the
 project's default if None), losses in nats a token. Every call reads the files as they are now; nothing is written.
+A study's arm, `STUDY/ARM`, is taken wherever a curriculum is.
 Errors are `curriculum.errors.CurriculumError`.
 """
 
@@ -218,7 +219,13 @@ class ProjectTables:
 
     def _texts(self, curriculum: str, size: str | None) -> tuple[Project, prepared_text.PreparedText]:
         project = self._project
-        return project, prepared_text.PreparedText.open(project, curriculum, size or project.default_size)
+        size = size or project.default_size
+        if project.is_arm(curriculum):
+            from curriculum.studies.arms import find_arm
+
+            arm = find_arm(project, curriculum, size)
+            return arm.project, arm.texts
+        return project, prepared_text.PreparedText.open(project, curriculum, size)
 
     @property
     def _project(self) -> Project:

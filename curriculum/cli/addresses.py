@@ -42,7 +42,7 @@ def study_alone(project: Project, names: Sequence[str]) -> str | None:
 
 def arm_or_curriculum(project: Project, name: str, size: str) -> tuple[Project, str]:
     """The project that has `name`, an arm's address or a curriculum, and the name of its curriculum there."""
-    if not is_arm(project, name):
+    if not project.is_arm(name):
         return project, name
     from curriculum.studies.arms import find_arm
 
@@ -52,15 +52,9 @@ def arm_or_curriculum(project: Project, name: str, size: str) -> tuple[Project, 
 
 def arm_or_address(project: Project, name: str, size: str) -> tuple[Project, str]:
     """The project that has `name`, an arm's address or anything else, and the address of the stage there."""
-    if not is_arm(project, name):
+    if not project.is_arm(name):
         return project, name
     from curriculum.studies.arms import find_arm
 
     arm = find_arm(project, name, size)
     return arm.project, arm.address
-
-
-def is_arm(project: Project, name: str) -> bool:
-    """Whether `name` is the address of an arm, which is read as one also where the study has no such arm."""
-    study, slash, _ = name.partition("/")
-    return bool(slash) and study in project.names("studies")

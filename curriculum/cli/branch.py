@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from curriculum.cli import addresses, completion
+from curriculum.cli import completion
 from curriculum.cli.options import AsJson, MachineName, Size, open_console, open_project, print_json
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def branch(
         to=to,
         shape=shape,
     )
-    if addresses.is_arm(project, point):
+    if project.is_arm(point):
         made = _branch_arm(project, point, name, change, size)
     else:
         made = runs_branch.branch(project, parse_address(point), name, change, size)

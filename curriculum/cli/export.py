@@ -16,7 +16,7 @@ def export(
     address: Annotated[
         str,
         typer.Argument(
-            help="what to export: NAME[/STAGE][@TOKENS], as in v1.1-math-code or v1.1@1.5T",
+            help="what to export: NAME[/STAGE][@TOKENS], as in v1.1-math-code or v1.1@1.5T, or a study's arm",
             autocompletion=completion.addresses,
         ),
     ],
@@ -33,15 +33,16 @@ def export(
     """
     from curriculum.artifacts.job_process import stop_on_signals
     from curriculum.cli import progress
+    from curriculum.cli.addresses import arm_or_address
     from curriculum.cli.view.import_export import written_view
     from curriculum.compiler.lineage import parse_address
     from curriculum.execution import export as execution_export
     from curriculum.execution.request import RunRequest
 
-    project = open_project()
+    project, named = arm_or_address(open_project(), address, size)
     console = open_console()
     execution_export.check_free(to)
-    source = execution_export.find(project, parse_address(address), size)
+    source = execution_export.find(project, parse_address(named), size)
     request = RunRequest(
         project=project, curriculum=source.address.curriculum, size=size, listener=progress.RunDisplay(console)
     )

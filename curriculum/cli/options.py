@@ -17,6 +17,15 @@ if TYPE_CHECKING:
     from curriculum.compiler.prepared_text import PreparedText
     from curriculum.config.project import Project
 
+
+def _known_size(name: str) -> str:
+    """The size that is meant; NotFound for one that sizes.yaml does not have and nothing was run at."""
+    project = open_project()
+    if name and not (project.runs / name).is_dir():
+        project.size(name)
+    return name or project.default_size
+
+
 Name = Annotated[
     str, typer.Argument(help="a curriculum: the name of a file in stages/", autocompletion=completion.curricula)
 ]
@@ -32,7 +41,7 @@ Size = Annotated[
     typer.Option(
         help="what is scaled: a name in sizes.yaml",
         show_default="rehearsal, or the only one",
-        callback=lambda size: size or open_project().default_size,
+        callback=_known_size,
         autocompletion=completion.sizes,
     ),
 ]

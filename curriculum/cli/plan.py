@@ -94,6 +94,8 @@ def _plan_study(project: Project, name: str, size: str, machine: str, svg: Path 
     from curriculum.cli.view.study import study_view
     from curriculum.compiler import prepared_text
     from curriculum.errors import PlanError
+    from curriculum.execution.request import RunRequest
+    from curriculum.execution.workers import workers
     from curriculum.studies.arms import compile_study
     from curriculum.studies.summary import summarise
 
@@ -103,7 +105,11 @@ def _plan_study(project: Project, name: str, size: str, machine: str, svg: Path 
         )
     study = compile_study(project, name, size)
     prepared_text.check_folders(study.arms[0].texts, planned=True)
-    summary = summarise(study, machine, project.machine(machine))
+    entry = project.machine(machine)
+    count = 1
+    if entry.launcher in ("process", "torchrun") and entry.nodes == 1:
+        count = len(workers(RunRequest(project=project, curriculum=name, size=size, machine=machine)))
+    summary = summarise(study, machine, entry, count)
     if as_json:
         print_json(summary)
     else:

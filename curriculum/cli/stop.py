@@ -14,7 +14,7 @@ def stop(name: Name, size: Size = "") -> None:
         from curriculum.studies.arms import compile_study
 
         lines = stop_study(compile_study(project, study, size))
-    elif addresses.is_arm(project, name):
+    elif project.is_arm(name):
         from curriculum.execution.stop import stop_lineage
         from curriculum.studies.arms import find_arm
 

@@ -129,6 +129,11 @@ class Project:
         paths = layout.files(self.root, "stages", name)
         return bool(paths) and paths[0].parent.parent != self.root
 
+    def is_arm(self, name: str) -> bool:
+        """Whether `name` is the address of a study's arm, which is read as one also where the study has no such arm."""
+        study, slash, _ = name.partition("/")
+        return bool(slash) and study in self.names("studies")
+
     def curriculum(self, name: str) -> tuple[config.CurriculumFile, Document]:
         """`stages/<name>.yaml`, validated."""
         if name not in self._curricula:

@@ -18,7 +18,7 @@ from curriculum.artifacts import checkpoints
 from curriculum.artifacts.metrics import last_record, read_metrics
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.config.project import Project
-from curriculum.errors import PlanError
+from curriculum.errors import PlanError, RunFailed
 from curriculum.execution.request import RunRequest
 from curriculum.execution.run import run
 from curriculum.stage.stage import WITNESSED
@@ -68,14 +68,29 @@ def rehearse(request: RunRequest) -> TrainerRehearsal:
             place=document.place((request.machine,)),
             hint="name a machine with `trainer:`, of one node and without Slurm",
         )
-    with tempfile.TemporaryDirectory(prefix="curriculum-rehearsal-") as folder:
-        undisturbed, killed = Path(folder) / "undisturbed", Path(folder) / "killed"
+    with _folder() as folder:
+        undisturbed, killed = folder / "undisturbed", folder / "killed"
         _write_project(undisturbed, request)
         run(_request(request, undisturbed))
         shutil.copytree(undisturbed, killed, ignore=shutil.ignore_patterns("runs"))
         with _killing([_stage(killed, name) for name in STAGES]) as kills:
             run(_request(request, killed))
         return _compared(undisturbed, killed, len(kills))
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder that is removed, unless the trainer fails there: the log that the error names is in it."""
+    folder = Path(tempfile.mkdtemp(prefix="curriculum-rehearsal-"))
+    failed = False
+    try:
+        yield folder
+    except RunFailed:
+        failed = True
+        raise
+    finally:
+        if not failed:
+            shutil.rmtree(folder)
 
 
 def _request(request: RunRequest, root: Path) -> RunRequest:
@@ -126,7 +141,9 @@ def _killing(folders: list[StageFolder]) -> Iterator[list[StageFolder]]:
 
     def watch() -> None:
         while len(killed) < len(folders) and not over.wait(POLL_SECONDS):
-            folder = next(folder for folder in folders if folder not in killed and not folder.done.exists())
+            folder = next((one for one in folders if one not in killed and not one.done.exists()), None)
+            if folder is None:  # it ended before the kill
+                return
             saved, taken = checkpoints.latest(folder), last_record(folder.metrics)
             holder = fs.lock_holder(folder.lock) if saved and taken and taken["position"] > saved.position else None
             if holder is not None:

@@ -118,8 +118,6 @@ class MicroBatches:
                 f"steps {self.first_step:,} to {self.last_step:,} are not all in {stream!r}",
                 hint="`first_step` is the next step to take, `last_step` the one after the last, from the root on",
             )
-        if micro_batch is not None and micro_batch < 1:
-            raise PlanError(f"`micro_batch: {micro_batch}` is no number of sequences", hint="1 or more, or none at all")
         require_rank(rank, self.world_size)
         self._require_only_rank()
         for stage in stream.stages:
@@ -253,6 +251,11 @@ class Loader(DataLoader[Any]):
     """
 
     def __init__(self, batches: Batches, **options: Any) -> None:
+        if not isinstance(batches, Batches):
+            raise PlanError(
+                f"`Loader` was given a {type(batches).__name__}, not `Batches`",
+                hint="as in `Loader(Batches(stream, micro_batch=8), num_workers=2)`",
+            )
         self._micro_batches = batches.micro_batches
         self._first_step = self._step = batches.micro_batches.first_step
         self._length = len(batches)

@@ -13,6 +13,8 @@ def share_of_rank(batch: int, ranks: int, micro_batch: int | None = None) -> int
 
     PlanError with the nearest sizes that fit when the batch does not divide evenly.
     """
+    if micro_batch is not None and micro_batch < 1:
+        raise PlanError(f"`micro_batch: {micro_batch}` is no number of sequences", hint="1 or more, or none at all")
     share, rest = divmod(batch, ranks)
     if rest:
         raise PlanError(

@@ -45,7 +45,7 @@ def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None 
         runs = (folder.name for folder in project.runs.glob("*/*") if folder.is_dir())
         raise NotFound(
             f"unknown curriculum `{only}`: there is no stages/{only}.yaml and no run of it",
-            hint=did_you_mean(only, {*project.names("stages"), *runs}),
+            hint=did_you_mean(only, {*project.names("stages"), *project.names("studies"), *runs}),
         )
     points, waiting, stated = _branch_points(project, size)
     parents = _parent_histories(project, size)

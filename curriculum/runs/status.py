@@ -14,7 +14,7 @@ from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.artifacts.metrics import last_record
 from curriculum.artifacts.stage_folder import StageFolder, stage_folders
 from curriculum.compiler.compile import Compiled, CompiledStage
-from curriculum.compiler.lineage import parse_address
+from curriculum.compiler.lineage import parse_address, stages_to
 from curriculum.compiler.lineage_tree import TreeStage, stage_tree
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
@@ -125,9 +125,13 @@ class ProjectStatus:
 def project_status(project: Project, size: str, name: str | None = None) -> ProjectStatus:
     """Every curriculum at `size`, or the lineage of `name` alone, whose errors are then raised."""
     names = project.names("stages")
-    name = parse_address(name).curriculum if name is not None else None
-    if name is not None and name not in names:
-        raise NotFound(f"unknown curriculum `{name}`", hint=did_you_mean(name, names))
+    if name is not None:
+        address = parse_address(name)
+        name = address.curriculum
+        if name not in names:
+            raise NotFound(f"unknown curriculum `{name}`", hint=did_you_mean(name, names))
+        if address.stage is not None or address.position is not None:
+            stages_to(project, address)  # which refuses what is not there
     compiled: dict[str, Compiled] = {}
     refused = []
     started = {folder.curriculum for folder in stage_folders(project.runs / size) if folder.plan.exists()}

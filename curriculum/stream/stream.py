@@ -233,7 +233,12 @@ class Stream:
 
     def samples(self, numbers: ArrayLike) -> NDArray[np.int64]:
         """The tokens of numbered samples, in any order: `[n, sequence_length + 1]`; many at once cost far less each."""
-        number = np.asarray(numbers, np.int64).reshape(-1)
+        number = np.asarray(numbers).reshape(-1)
+        if number.size and number.dtype.kind not in "iu":
+            raise PlanError(
+                f"{number[0]} is no sample number", hint="samples are counted in whole numbers from the root"
+            )
+        number = number.astype(np.int64, copy=False)
         stages = self._stage_of_samples(number)
         if number.size and (len(self.stages) == 1 or stages.min() == stages.max()):  # not copied together
             return self._read_samples(self.stages[int(stages[0])], number)

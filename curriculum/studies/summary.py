@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import asdict
 from fractions import Fraction
 from typing import Any, Final
 
 from curriculum import config
+from curriculum.artifacts.checkpoints import retained
 from curriculum.artifacts.metrics import last_record
 from curriculum.compiler.compile import CompiledStage
-from curriculum.compiler.cost import cost, tokens_evaluated
+from curriculum.compiler.cost import cost, saved_positions, tokens_evaluated
 from curriculum.compiler.idle_keys import IDLE_RAMP
 from curriculum.compiler.lineage_tree import stage_tree
 from curriculum.config.evaluation_budget import EVALUATED
@@ -28,8 +29,13 @@ HELD: Final = ("control", "proposal")
 """Roles whose weights stay once a decision is written."""
 
 
-def summarise(compiled: CompiledStudy, machine_name: str, machine: config.MachineEntry) -> dict[str, Any]:
-    """The plan of a study; positions and lengths in tokens at its size. Documented in docs/plan-json.md."""
+def summarise(
+    compiled: CompiledStudy, machine_name: str, machine: config.MachineEntry, workers: int = 1
+) -> dict[str, Any]:
+    """The plan of a study; positions and lengths in tokens at its size. Documented in docs/plan-json.md.
+
+    `workers` is how many arms the machine trains beside each other.
+    """
     study, arms = compiled.study, compiled.arms
     rows = [arm_row(compiled, arm) for arm in arms]
     lineages = [arm.compiled for arm in arms]
@@ -59,7 +65,7 @@ def summarise(compiled: CompiledStudy, machine_name: str, machine: config.Machin
         },
         "noise": _noise(compiled),
         "trunk": _trunk(compiled),
-        "cost": _cost(compiled, machine_name, machine),
+        "cost": _cost(compiled, machine_name, machine, workers),
     }
     return summary
 
@@ -195,7 +201,7 @@ def _trunk(compiled: CompiledStudy) -> dict[str, Any] | None:
     return {"stage": before[-1].name, "position": before[-1].stop, "trained": is_finished(folder, before[-1])}
 
 
-def _cost(compiled: CompiledStudy, machine_name: str, machine: config.MachineEntry) -> dict[str, Any]:
+def _cost(compiled: CompiledStudy, machine_name: str, machine: config.MachineEntry, workers: int) -> dict[str, Any]:
     """Of all runs, those of a proposal counted, and of the trunks that are trained for the study alone."""
     arms = compiled.arms
     lineages = [arm.compiled for arm in (*arms, *compiled.forks)]
@@ -213,7 +219,8 @@ def _cost(compiled: CompiledStudy, machine_name: str, machine: config.MachineEnt
     whole = cost(compiled.study.project, lineages[:1], machine_name, machine)
     held = [arm for arm in arms if arm.role in HELD]
     kept = len(held) + expected + compiled.seeds
-    seconds, assumption = _seconds(compiled, machine_name, machine, tokens + int(evaluated * EVALUATED))
+    on_disk = sum(_checkpoints(stage) for stage in stages)
+    seconds, assumption = _seconds(compiled, machine_name, machine, tokens + int(evaluated * EVALUATED), workers)
     hours = whole["gpus"] * seconds / 3600 if seconds is not None and whole["gpus"] else None
     usd = hours * float(machine.price) if hours is not None and machine.price is not None else None
     _check_budget(compiled, hours, usd)
@@ -228,9 +235,16 @@ def _cost(compiled: CompiledStudy, machine_name: str, machine: config.MachineEnt
         "gpu_hours": hours,
         "usd": usd,
         "seconds": seconds,
-        "storage_bytes": whole["checkpoint_bytes"] * kept,
+        "storage_bytes": whole["checkpoint_bytes"] * on_disk,
+        "kept_bytes": whole["checkpoint_bytes"] * kept,
         "assumptions": [assumption],
     }
+
+
+def _checkpoints(stage: CompiledStage) -> int:
+    """How many a stage leaves on disk; a study's are not branched from by other files."""
+    keep = {*stage.keep, stage.stop}
+    return len(retained(saved_positions(stage, keep), stage.plan.end, keep))
 
 
 def _is_own(compiled: CompiledStudy, stage: CompiledStage) -> bool:
@@ -239,12 +253,18 @@ def _is_own(compiled: CompiledStudy, stage: CompiledStage) -> bool:
 
 
 def _seconds(
-    compiled: CompiledStudy, machine_name: str, machine: config.MachineEntry, tokens: int
+    compiled: CompiledStudy, machine_name: str, machine: config.MachineEntry, tokens: int, workers: int
 ) -> tuple[float | None, str]:
     """How long `tokens` take on all devices of the machine, and where that is from."""
     devices = machine.nodes * (machine.gpus_per_node or machine.processes)
-    if (rate := _measured_rate(compiled.arms)) is not None:
-        return tokens / rate, f"{show_count(int(rate))} tokens/s, measured on the stages that ran; one arm at a time"
+    first = compiled.arms[0]
+    if (rate := _measured_rate((arm, stage) for arm in compiled.arms for stage in arm.own_stages)) is not None:
+        beside = f" on each of {workers} workers" if workers > 1 else ""
+        return tokens / (rate * workers), f"{show_count(int(rate))} tokens/s{beside}, measured on arms that ran"
+    before = first.compiled.stages[: -len(first.entries)]
+    if (rate := _measured_rate((first, stage) for stage in before)) is not None:
+        text = "measured on the stages that ran; one arm at a time"
+        return tokens / rate, f"{show_count(int(rate))} tokens/s, {text}"
     if machine.throughput is not None:
         rate = float(machine.throughput) * devices
         what = "GPUs" if machine.gpus_per_node else "processes"
@@ -253,16 +273,14 @@ def _seconds(
     return None, f"machine `{machine_name}` declares no throughput, and nothing ran yet: no time is estimated"
 
 
-def _measured_rate(arms: Sequence[Arm]) -> float | None:
-    """Tokens a second at the last step of the newest stage that ran: an arm, or what the arms leave."""
-    for arm in arms:
-        for stage in reversed(arm.compiled.stages):
-            record = last_record(stage_folder(arm.project, arm.compiled, stage).metrics)
-            if record is not None and record.get("tokens_per_second"):
-                return float(record["tokens_per_second"])
-        if arm is arms[0] and len(arm.compiled.stages) > 1:
-            break
-    return None
+def _measured_rate(stages: Iterable[tuple[Arm, CompiledStage]]) -> float | None:
+    """Tokens a second at the last step of the last of `stages` that ran."""
+    rate = None
+    for arm, stage in stages:
+        record = last_record(stage_folder(arm.project, arm.compiled, stage).metrics)
+        if record is not None and record.get("tokens_per_second"):
+            rate = float(record["tokens_per_second"])
+    return rate
 
 
 def _check_budget(compiled: CompiledStudy, hours: float | None, usd: float | None) -> None:

@@ -63,7 +63,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "4b0bdb33cb8d5aca4d98215aede829b7871e634e3b8c11c3c8b9c2aa0c3836d9",
+            "35fea122c6f81c8c29a58c17c04ac24cdd5f16d81cd98f3c3ea66aa7044095cb",
         }
     ),
 )

@@ -165,6 +165,6 @@ def _costs(cost: Mapping[str, Any]) -> list[tuple[str, str]]:
         (
             "keeps",
             "plans, ledgers and losses of all arms; weights of trunks, controls and proposals "
-            f"({show_bytes(cost['storage_bytes'])})",
+            f"({show_bytes(cost['kept_bytes'])}); {show_bytes(cost['storage_bytes'])} until `curriculum prune`",
         ),
     ]

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import commands
 import pytest
+from projects import InProcess
 from terminal import on_a_terminal
 from typer.testing import CliRunner
 
@@ -303,3 +304,31 @@ def test_hints_that_name_curricula_name_those_of_the_project(
     (small_project / "stages/variant.yaml").unlink()
     alone = curriculum(small_project, "compare", "trunk", check=False).stderr
     assert "hint: `trunk` is the only one; `curriculum branch trunk NAME` makes another" in " ".join(alone.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (("prune", "--size", "nope"), "unknown size `nope`"),
+        (("prune", "variant", "--size", "nope"), "unknown size `nope`"),
+        (("status", "--size", "nope"), "unknown size `nope`"),
+        (("plan", "variant", "--size", "../full"), "unknown size `../full`"),
+        (("status", "variant/nope"), "curriculum `variant` has no stage `nope`"),
+        (("status", "trunk@99999"), "`trunk@99999` is outside `trunk`"),
+    ],
+)
+def test_a_size_a_stage_and_a_position_that_are_not_there_are_refused_by_every_verb(
+    small_project: Path, in_process: InProcess, words: tuple[str, ...], why: str
+) -> None:
+    code, out, err = in_process(small_project, *words)
+    assert (code, out) == (2, "")
+    assert err.startswith(f"error: {why}")
+    assert "hint: " in err
+
+
+def test_a_size_that_sizes_yaml_no_longer_has_is_pruned_and_shown_while_runs_of_it_are_there(
+    small_project: Path, in_process: InProcess
+) -> None:
+    (small_project / "runs/gone").mkdir(parents=True)
+    for verb in ("prune", "status"):
+        assert in_process(small_project, verb, "--size", "gone")[0] == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -52,3 +53,19 @@ def test_a_trainer_is_shown_to_resume_to_the_same_bits_or_not_to(
         assert "does not resume to the same bits: the loss of step" in done.stdout
         assert "another file at the end of first: total" in done.stdout
     assert not (project / "runs").exists()
+
+
+def test_the_log_that_a_failure_names_is_kept(
+    tmp_path: Path, curriculum: Callable[..., subprocess.CompletedProcess[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = write_small_project(tmp_path / "project", texts=False)
+    (project / "machines.yaml").write_text(MACHINES)
+    (project / "train.py").write_text("raise ValueError('a fault of the trainer')")
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    done = curriculum(project, "rehearse-trainer", "mine", check=False, fresh=True)
+    assert done.returncode == 1
+    assert "a fault of the trainer" in done.stderr
+    named = re.search(r"the whole log:\s*(\S[\S\n ]*rank0\.log)", done.stderr)
+    assert named is not None, done.stderr
+    assert "a fault of the trainer" in Path(re.sub(r"\s", "", named[1])).read_text()

@@ -200,6 +200,11 @@ def test_samples_in_another_order_are_refused(variant: Stream) -> None:
     assert torch.equal(next(iter(in_order))[0], Samples(variant)[1])
 
 
+def test_a_loader_of_anything_but_batches_is_refused(variant: Stream) -> None:
+    with pytest.raises(PlanError, match="`Loader` was given a Stream, not `Batches`"):
+        Loader(variant)  # type: ignore[arg-type]
+
+
 def test_samples_are_a_random_access_source_of_grain(variant: Stream) -> None:
     """`grain.python.RandomAccessDataSource`: a length, any index alone and in any order, a stable representation."""
     source = Samples(variant, variant.stages[1].first_step)

@@ -10,12 +10,14 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from projects import write_small_project
+from projects import InProcess, write_small_project
 
+import curriculum
 from curriculum.compiler.compile import compile_curriculum
 from curriculum.compiler.cost import tokens_evaluated
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, DataError, NotFound, PlanError
+from curriculum.runs.folders import stage_folder
 from curriculum.studies import design
 from curriculum.studies.arms import CompiledStudy, compile_study, expected_tokens, fix_design
 from curriculum.studies.branch import branch_arm
@@ -153,6 +155,28 @@ def test_the_cost_counts_the_evaluations_of_a_proposal_that_has_no_plan_yet(proj
     assert len(each) == 1
     assert found["runs"] == len(study.arms) + study.replicates
     assert found["tokens_evaluated"] == found["runs"] * each.pop()
+
+
+def test_the_cost_counts_the_workers_of_arms_that_were_measured_and_all_checkpoints_until_they_are_pruned(
+    project: Path,
+) -> None:
+    study = asked(project, FOR + "vary: {mixture: {around: math-code}}\n" + GOAL)
+    machine = study.study.project.machine("local")
+    arm = study.arms[0]
+    trunk, own = (stage_folder(arm.project, arm.compiled, stage) for stage in (arm.compiled.stages[0], arm.stage))
+    seconds = []
+    for folder, rate in ((trunk, 5000), (own, 1000)):
+        folder.path.mkdir(parents=True)
+        folder.metrics.write_text(f'{{"step": 1, "position": 8, "generation": 0, "tokens_per_second": {rate}}}\n')
+        seconds.append([summarise(study, "local", machine, workers)["cost"]["seconds"] for workers in (1, 3)])
+    (trunk_alone, trunk_of_three), (alone, of_three) = seconds
+    assert trunk_alone == trunk_of_three == pytest.approx(alone / 5)
+    assert of_three == pytest.approx(alone / 3)
+
+    cost = summarise(study, "local", machine)["cost"]
+    each = cost["kept_bytes"] // (len(study.of_role("control")) + study.replicates + study.seeds)
+    ends = len(study.arms) + study.replicates + cost["trunks"]
+    assert cost["storage_bytes"] >= ends * each > cost["kept_bytes"]
 
 
 def test_a_probe_cannot_be_read_by_an_arm(project: Path) -> None:
@@ -398,3 +422,17 @@ def test_a_design_that_was_edited_by_hand_is_refused(project: Path) -> None:
 def test_a_verb_that_takes_no_study_says_what_does(project: Path) -> None:
     with pytest.raises(NotFound, match="`domains` is a study, not a curriculum"):
         compile_curriculum(Project(project), "domains", "rehearsal")
+
+
+def test_an_arm_is_planned_streamed_and_exported_by_its_address_like_a_curriculum(
+    project: Path, in_process: InProcess
+) -> None:
+    opened = curriculum.open(project)
+    assert opened.plan("domains/stated").stages[-1]["stage"] == "domains/stated"
+    with pytest.raises(DataError, match="is not prepared"):
+        opened.stream("domains/stated")
+    with pytest.raises(NotFound, match="study `domains` has no arm `nope`"):
+        opened.plan("domains/nope")
+    code, _, err = in_process(project, "export", "domains/stated", "--to", "out")
+    assert code == 2
+    assert "`domains/stated` has no checkpoint" in err
