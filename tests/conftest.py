@@ -54,6 +54,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite", action="store_true", help="rewrite the expected messages; read the diff")
 
 
+@pytest.fixture(autouse=True)
+def environment_as_found() -> Iterator[None]:
+    """A command is forked, and by itself, whatever a training in this process has left in the environment before."""
+    commands.restore_environment()
+    yield
+    commands.restore_environment()
+
+
 @pytest.fixture
 def small_project(tmp_path: Path) -> Path:
     """A project folder that trains `trunk` and `variant` in seconds, at size `full`."""

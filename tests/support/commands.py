@@ -184,6 +184,19 @@ def differing(environment: Mapping[str, str]) -> set[str]:
     return {name for name in names - SET_BY_TORCH if STARTED_WITH.get(name) != wanted.get(name)}
 
 
+def restore_environment() -> None:
+    """Undo what code that ran in this process has left of the variables that are read only at the start.
+
+    A stage that is trained here leaves those of torch's flight recorders: for them every later command would be given
+    an interpreter of its own, and would write its last collectives into the folder of that stage's attempt.
+    """
+    for name in differing(os.environ) - AT_START.keys():
+        if name in STARTED_WITH:
+            os.environ[name] = STARTED_WITH[name]
+        else:
+            del os.environ[name]
+
+
 @functools.cache
 def server() -> Path:
     """The socket of this process's server, which is started at the first call."""
