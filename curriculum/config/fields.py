@@ -161,7 +161,7 @@ def name(value: Any) -> str:
     raise Refusal(f"must be a name, not {describe(value)}", hint, of_type=meant)
 
 
-@form(type="string", pattern=f"^{_EVIDENCE.pattern}$", examples=["domains@0001"])
+@form(type="string", pattern=input_pattern(_EVIDENCE.pattern), examples=["domains@0001"])
 def evidence(value: Any) -> Evidence:
     match = _EVIDENCE.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None or not is_name(match[1]):

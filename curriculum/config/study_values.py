@@ -141,7 +141,7 @@ def _rate_factor(value: Any) -> Fraction:
     return factor
 
 
-@fields.form(type="string", pattern=r"^[a-z][a-z0-9.-]*(\s+from\s+0)?$")
+@fields.form(type="string", pattern=fields.input_pattern(r"[a-z][a-z0-9.-]*(?:\s+from\s+0)?"))
 def _varied(value: Any) -> Varied:
     match = _ADDED.fullmatch(_words(value))
     if match is None or not fields.is_name(match["name"]):

@@ -32,9 +32,9 @@ def decide(question: Question, evidence: Evidence) -> Decision:
     reports = []
     for source, (_, shares, losses) in tables.items():
         own = sources.index(source) if source in sources else None
-        chosen, *others = mixture.choose(shares, losses, own)
+        (chosen, left_out), *others = mixture.choose(shares, losses, own)
         laws[source] = chosen
-        reports.append(_report(source, chosen, others, shares, losses, own))
+        reports.append(_report(source, chosen, left_out, [law for law, _ in others], shares, losses, own))
     asked = _programme(question, evidence, laws, fewest[1])
     optimum = _solve(question, evidence, asked)
     resampled, values = _resample(question, asked, laws, tables, optimum.shares)
@@ -122,9 +122,14 @@ def _predict(laws: Mapping[str, MixtureLaw], shares: Array) -> dict[str, float]:
 
 
 def _report(
-    source: str, chosen: MixtureLaw, others: list[MixtureLaw], shares: Array, losses: Array, own: int | None
+    source: str,
+    chosen: MixtureLaw,
+    left_out: Array,
+    others: list[MixtureLaw],
+    shares: Array,
+    losses: Array,
+    own: int | None,
 ) -> LawReport:
-    left_out = mixture.left_out(shares, losses, chosen)
     half = None
     held_back = max(intervals.LEAST_CALIBRATION, len(losses) // 3)
     if len(losses) - held_back >= FEW_A_SOURCE * shares.shape[1]:

@@ -130,6 +130,8 @@ def within(shares: Array, low: Array, high: Array) -> Array:
     below, above = -30.0, 30.0
     for _ in range(100):
         middle = 0.5 * (below + above)
+        if middle in (below, above):
+            break
         if np.clip(scaled * np.exp(middle), low, at_most).sum() < 1:
             below = middle
         else:

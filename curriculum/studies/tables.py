@@ -241,7 +241,7 @@ class StudyLaw:
             raise PlanError(error.what, hint=error.hint) from None
         self.source, self.sources = source, tuple(sources)
         own = sources.index(source) if source in sources else None
-        self._law = mixture.choose(shares, losses, own)[0]
+        self._law, _ = mixture.choose(shares, losses, own)[0]
 
     def __repr__(self) -> str:
         return f"law of {self.source}: {self._law.name}, left-out error {self.left_out_error}"

@@ -45,16 +45,26 @@ def descend(
     """
     from scipy.optimize import minimize
 
-    def scaled(point: Array) -> tuple[float, Array]:
+    # The solver asks for the value and then for the slope of a point: kept here, at half the cost of `jac=True`.
+    at, slope = np.full(len(units), np.nan), np.zeros(len(units))
+
+    def value_at(point: Array) -> float:
+        nonlocal at, slope
         value, gradient = objective(point * units)
-        return value * _SCALE, gradient * units * _SCALE
+        at, slope = point.copy(), gradient * units * _SCALE
+        return value * _SCALE
+
+    def slope_at(point: Array) -> Array:
+        if not (at == point).all():
+            value_at(point)
+        return slope
 
     best: Descent | None = None
     for start in starts:
         end = minimize(
-            scaled,
+            value_at,
             np.clip(start, low, high) / units,
-            jac=True,
+            jac=slope_at,
             method="L-BFGS-B",
             bounds=np.stack([low / units, high / units], axis=1),
             options={"maxiter": steps, "maxfun": 2 * steps, "maxcor": 20, "ftol": 1e-12, "gtol": 1e-9},

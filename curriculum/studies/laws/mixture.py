@@ -109,17 +109,18 @@ def left_out(shares: Array, losses: Array, law: MixtureLaw, folds: int = FOLDS) 
     return predicted
 
 
-def choose(shares: Array, losses: Array, own: int | None) -> tuple[MixtureLaw, ...]:
+def choose(shares: Array, losses: Array, own: int | None) -> tuple[tuple[MixtureLaw, Array], ...]:
     """The laws without and with the power of the source `own`, that of the smaller left-out error first.
 
-    For a loss without an own source (`own` None) there is one.
+    With each comes what it predicts for every arm, shape `[n]`, when fitted without it (`left_out`). For a loss
+    without an own source (`own` None) there is one law.
     """
     laws = []
     for source in (None,) if own is None else (None, own):
         law = fit(shares, losses, source)
-        errors = left_out(shares, losses, law) - losses
-        laws.append(replace(law, left_out_error=float(np.sqrt((errors**2).mean()))))
-    return tuple(sorted(laws, key=lambda law: law.left_out_error or 0.0))
+        predicted = left_out(shares, losses, law)
+        laws.append((replace(law, left_out_error=float(np.sqrt(((predicted - losses) ** 2).mean()))), predicted))
+    return tuple(sorted(laws, key=lambda found: found[0].left_out_error or 0.0))
 
 
 def _own_feature(share: Array, shift: float) -> Array:

@@ -25,6 +25,21 @@ def order(
     return Permutation(size, seed=seed, source=source, pass_number=pass_number, segment=segment)
 
 
+def orders_of(size: int, seeds: int, *, pass_number: int = 0) -> np.ndarray:
+    """The whole order of each of the first `seeds` seeds, a row each."""
+    places, rows = np.arange(size), []
+    for first in range(0, seeds, 500):  # their keys take some memory
+        orders = [order(size, seed=seed, pass_number=pass_number) for seed in range(first, min(first + 500, seeds))]
+        rows += permuted([(each, places) for each in orders])
+    return np.stack(rows)
+
+
+def distances(orders: np.ndarray, lag: int = 1) -> np.ndarray:
+    """How often a window is followed, `lag` places on, by the one so many windows further, around the circle."""
+    size = orders.shape[1]
+    return np.bincount(((orders[:, lag:] - orders[:, :-lag]) % size).ravel(), minlength=size)
+
+
 def chi_square(observed: np.ndarray) -> float:
     """In standard deviations from what an even spread gives, over all cells of `observed`."""
     expected = observed.sum() / observed.size
@@ -114,26 +129,22 @@ def test_the_order_is_a_function_of_its_names_alone() -> None:
 @pytest.mark.parametrize("size", [2, 3, 4, 5])
 def test_every_order_of_a_handful_of_windows_comes_up_equally_often(size: int) -> None:
     all_orders = list(itertools.permutations(range(size)))
-    seen = Counter(tuple(order(size, seed=s)(np.arange(size)).tolist()) for s in range(30 * len(all_orders)))
+    seen = Counter(map(tuple, orders_of(size, 30 * len(all_orders)).tolist()))
     assert abs(chi_square(np.array([seen[one] for one in all_orders]))) < 5
 
 
 @pytest.mark.parametrize(("size", "seeds"), [(7, 1500), (16, 1500), (101, 1500), (1000, 2000)])
 def test_every_window_is_read_at_every_place_equally_often(size: int, seeds: int) -> None:
-    table = np.zeros((size, size))
-    for seed in range(seeds):
-        table[np.arange(size), order(size, seed=seed)(np.arange(size))] += 1
-    assert abs(chi_square(table)) < 5
+    cells = np.arange(size) * size + orders_of(size, seeds)
+    assert abs(chi_square(np.bincount(cells.ravel(), minlength=size**2))) < 5
 
 
 @pytest.mark.parametrize(("size", "seeds"), [(37, 1500), (101, 800), (1009, 400)])
 def test_what_follows_a_window_says_nothing_about_it(size: int, seeds: int) -> None:
     """Differences of neighbours in the order, around the circle, are as even as they can be (never 0)."""
+    orders = orders_of(size, seeds)
     for lag in (1, 2, size // 3):
-        steps = np.zeros(size)
-        for seed in range(seeds):
-            windows = order(size, seed=seed)(np.arange(size))
-            steps += np.bincount((windows[lag:] - windows[:-lag]) % size, minlength=size)
+        steps = distances(orders, lag)
         assert steps[0] == 0
         assert abs(chi_square(steps[1:])) < 5
 
@@ -141,21 +152,13 @@ def test_what_follows_a_window_says_nothing_about_it(size: int, seeds: int) -> N
 @pytest.mark.promise("Orders of small sources are as even as random ones")
 @pytest.mark.parametrize("size", [6, 7, 12, 20, 30])
 def test_with_a_handful_of_windows_each_distance_between_neighbours_is_as_even_as_chance(size: int) -> None:
-    steps = np.zeros(size)
-    for seed in range(6000):
-        windows = order(size, seed=seed)(np.arange(size))
-        steps += np.bincount((windows[1:] - windows[:-1]) % size, minlength=size)
-    assert abs(chi_square(steps[1:])) < 5
+    assert abs(chi_square(distances(orders_of(size, 6000))[1:])) < 5
 
 
 def test_eight_rounds_alone_would_leave_the_neighbours_among_a_handful_uneven(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests above can fail: the rounds that large grids take are too few for small ones."""
     monkeypatch.setattr(permutation, "SMALL_GRID", 0)
-    steps = np.zeros(6)
-    for seed in range(6000):
-        windows = order(6, seed=seed)(np.arange(6))
-        steps += np.bincount((windows[1:] - windows[:-1]) % 6, minlength=6)
-    assert chi_square(steps[1:]) > 5
+    assert chi_square(distances(orders_of(6, 6000))[1:]) > 5
 
 
 @pytest.mark.parametrize("size", [1009, 65_536, 1_000_003])
@@ -176,11 +179,8 @@ def test_a_long_stretch_of_the_order_reads_all_over_the_source(size: int) -> Non
 
 @pytest.mark.promise("Every window of a source is read once an epoch, in a different order each epoch")
 def test_a_second_pass_reads_in_an_order_unrelated_to_the_first() -> None:
-    table = np.zeros((31, 31))
-    for seed in range(1000):
-        first, second = order(31, seed=seed), order(31, seed=seed, pass_number=1)
-        table[first.inverse(np.arange(31)), second.inverse(np.arange(31))] += 1
-    assert abs(chi_square(table)) < 5
+    places = [np.argsort(orders_of(31, 1000, pass_number=number), axis=1) for number in (0, 1)]
+    assert abs(chi_square(np.bincount((places[0] * 31 + places[1]).ravel(), minlength=31**2))) < 5
 
 
 # --- manners ---------------------------------------------------------------------------------------------

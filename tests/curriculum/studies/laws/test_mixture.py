@@ -143,11 +143,13 @@ def test_left_out_error_chooses_the_power_where_the_own_share_has_one() -> None:
     shares = draw.dirichlet(np.ones(3), size=30)
     powered = MixtureLaw(2.0, (-0.5, 0.2, 0.3), 1, 0.4, 0.01, 0.0)
     plain = MixtureLaw(2.0, (-0.5, -2.0, 0.3), None, 0.0, 0.0, 0.0)
-    assert mixture.choose(shares, powered.predict(shares), 1)[0].own == 1
-    first, *others = mixture.choose(shares, plain.predict(shares) + draw.normal(0, 0.01, 30), 1)
-    assert first.left_out_error is not None
-    assert all(first.left_out_error <= (law.left_out_error or 0) for law in others)
-    assert mixture.choose(shares, plain.predict(shares), None)[0].own is None
+    assert mixture.choose(shares, powered.predict(shares), 1)[0][0].own == 1
+    losses = plain.predict(shares) + draw.normal(0, 0.01, 30)
+    (first, predicted), *others = mixture.choose(shares, losses, 1)
+    assert first.left_out_error == np.sqrt(((predicted - losses) ** 2).mean())
+    assert np.array_equal(predicted, mixture.left_out(shares, losses, first))
+    assert all(first.left_out_error <= (law.left_out_error or 0) for law, _ in others)
+    assert mixture.choose(shares, plain.predict(shares), None)[0][0].own is None
 
 
 def test_resampled_fits_start_at_the_whole_fit_and_reach_its_objective() -> None:
