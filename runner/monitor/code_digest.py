@@ -63,7 +63,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "4b0bdb33cb8d5aca4d98215aede829b7871e634e3b8c11c3c8b9c2aa0c3836d9",
+            "cb5301f4b860f72ace60364dd90e621223af5f228ef1b37303b4c77cafb1a62b",
         }
     ),
 )
