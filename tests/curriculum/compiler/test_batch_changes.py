@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -302,6 +303,16 @@ def test_a_decay_begins_at_the_rate_that_a_grown_batch_has(tmp_path: Path) -> No
         steps = [fall_plan.lr(step) for step in range(fall_plan.first_step, fall_plan.stop_step)]
         assert begun > steps[0] > steps[1] > steps[-1] == 0
         assert fall_plan.rate_factor(fall_plan.first_step) == 1
+
+
+def test_a_decay_in_steps_counts_those_of_its_stage_whatever_the_root_began_with(tmp_path: Path) -> None:
+    project = lineages.project_of({"stages/root.yaml": HEAD + SCALED}, tmp_path)
+    lineages.branched(project, "root", "fall", decay="5 steps", to="1e-4")
+    plan = compile_curriculum(type(project)(tmp_path), "fall", "full").stages[-1].plan
+    rates = [plan.lr(step) for step in range(plan.first_step, plan.stop_step)]
+    assert (plan.batches, len(rates)) == ((16,), 5)
+    assert all(rate > after for rate, after in pairwise(rates))
+    assert rates[-2] > 1e-4 == rates[-1]
 
 
 def test_a_curve_that_meets_the_unscaled_rate_of_a_grown_batch_jumps(tmp_path: Path) -> None:
