@@ -382,6 +382,7 @@ def _rows(
         for stage in compiled.stages:
             if stage.stop > begin or (stage.members and stage.name not in in_trunk):
                 ends.setdefault(declared_end(stage), {})[number] = stage
+    edges: dict[tuple[Point | None, ...], list[CompiledStage]] = {}  # ends declared apart may fall on one boundary
     for _, here in sorted(ends.items()):
         position = next(iter(here.values())).stop
         points = [
@@ -389,7 +390,8 @@ def _rows(
             for number, compiled in enumerate(lineages)
         ]
         points = [p if n in here or p in within_reach else None for n, p in enumerate(points)]
-        rows.append(_edge(list(here.values()), tuple(points)))
+        edges.setdefault(tuple(points), []).extend(here.values())
+    rows += [_edge(stages, points) for points, stages in edges.items()]
     taken = {point.position for row in rows for point in row.points if point is not None}
     between = {point for point in measured if point.position > begin and point.position not in taken}
     rows += _rows_between(lineages, between)

@@ -25,12 +25,11 @@ def averaged(
     """
     found: list[Averaged] = []
     for number, (plan, position, weight, ema) in enumerate(members):
-        for what, theirs, ours in (
-            ("shape", _shape(plan), _shape_of(model)),
-            ("tokenizer", dict(plan.tokenizer), dict(tokenizer)),
-        ):
-            if theirs != ours:
-                raise _unlike(stage, number, what)
+        theirs, ours = _shape_of(plan.model), _shape_of(model)
+        if differ := [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]:
+            raise _unlike(stage, number, f"`{differ[0]}`")
+        if dict(plan.tokenizer) != dict(tokenizer):
+            raise _unlike(stage, number, "tokenizer")
         found.append(Averaged(fingerprint=plan.history(position), position=position, weight=weight, ema=ema))
     if len({(one.fingerprint, one.position) for one in found}) < len(found):
         raise PlanError(
@@ -51,10 +50,6 @@ def whole_weights(average: Sequence[AverageMember]) -> list[int]:
     return [weight // divisor for weight in whole]
 
 
-def _shape(plan: StagePlan) -> dict[str, Any]:
-    return _shape_of(plan.model)
-
-
 def _shape_of(model: Mapping[str, Any]) -> dict[str, Any]:
     """The model without the length of its windows, which its weights do not depend on."""
     return {key: value for key, value in model.items() if key != "max_position_embeddings"}
@@ -67,5 +62,6 @@ def _unlike(stage: ResolvedStage, number: int, what: str) -> PlanError:
     return PlanError(
         f"`{other}` has another {what} than `{first}`, and their weights cannot be averaged",
         place=document.place(path if path in document else ("from", "average")),
-        hint="average checkpoints of one model and tokenizer: branches of one trunk, or runs that differ in a seed",
+        hint="average checkpoints of one model and tokenizer: branches of one trunk, or runs that differ in a seed; "
+        "of a lineage whose rotations change, those of stages behind the change",
     )

@@ -15,7 +15,7 @@ from curriculum import config
 from curriculum.compiler import cadence, imported_models
 from curriculum.compiler.averages import averaged, whole_weights
 from curriculum.compiler.idle_keys import high_rate, idle_keys
-from curriculum.compiler.learning_rate import learning_rate, unfinished_decay
+from curriculum.compiler.learning_rate import learning_rate, rate_scaling, unfinished_decay
 from curriculum.compiler.limits import check_drawn, check_passes
 from curriculum.compiler.lineage import Setting
 from curriculum.compiler.mixture_phases import mixture_phases, mixture_state
@@ -245,23 +245,18 @@ def _compile_stage(
     ]
     declared_start = scaler.tokens(parent.left_at) if parent else 0
     phases, segments, ramp_sequences = mixture_phases(stage, scaler, state, parent_plan, declared_start, notes)
+    scaling = rate_scaling(stage, scaler, parent_plan)
     plan = StagePlan(
         seed=setting.seed,
         model=scaler.model(setting),
         tokenizer=dict(tokenizer),
         optimizer=scaler.optimizer(setting),
-        learning_rate=learning_rate(
-            project,
-            stage,
-            scaler,
-            parent_plan.learning_rate if parent_plan else None,
-            parent.left_at if parent else 0,
-            notes,
-        ),
+        learning_rate=learning_rate(project, stage, scaler, parent_plan, parent.left_at if parent else 0, notes),
         sequence_length=clock.sequence_length,
         batch_sequences=clock.batches.changes[0].sequences,
         batch_changes=clock.batches.changes[1:],
-        **_rate_scaling(setting, scaler, parent_plan),
+        rate_batch=scaling.batch if scaling else None,
+        rate_exponent=scaling.exponent if scaling else None,
         first_step=parent.plan.step_at(parent.stop) if parent else 0,
         steps=clock.steps,
         start=clock.start,
@@ -318,18 +313,6 @@ def _forgets_at_once(plan: StagePlan) -> list[str]:
         f"the moving average of the weights forgets half of them in {show_count(half_life)} tokens, less than one step "
         f"of {show_count(plan.batch_tokens)}: it is little else than the last weights"
     ]
-
-
-def _rate_scaling(setting: Setting, scaler: Scaler, parent: StagePlan | None) -> dict[str, Any]:
-    """The batch for which the curve's rates hold, and the exponent for others: the stage's own, or its parent's.
-
-    A stage with a learning rate of its own states the rates that it trains at.
-    """
-    if setting.own_rate_exponent:
-        return {"rate_batch": scaler.batch(setting, setting.batch), "rate_exponent": setting.own_rate_exponent}
-    if parent is None or setting.own_learning_rate:
-        return {}
-    return {"rate_batch": parent.rate_batch, "rate_exponent": parent.rate_exponent}
 
 
 def _origin(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from curriculum.compiler.resolve import ResolvedStage
 from curriculum.compiler.scaling import Scaler, size_place
@@ -10,6 +11,7 @@ from curriculum.compiler.schedules import NoFall, RateStart
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
 from curriculum.plan.learning_rate import LearningRate, Rewarm
+from curriculum.plan.stage import StagePlan
 from curriculum.units import show_count
 
 _ORDER = {
@@ -22,27 +24,74 @@ LARGEST_JUMP = 0.01
 """Share of the parent's rate: a branch whose curve starts further from it needs `rewarm:`."""
 
 
+@dataclass(frozen=True, slots=True)
+class RateScaling:
+    """The curve's rate holds for a batch of `batch` sequences; another's is times their ratio to the power `exponent`.
+
+    `batch` is a fraction where windows took another length: a batch is as large as its tokens.
+    """
+
+    batch: int | float
+    exponent: float
+
+    @staticmethod
+    def inherited(stage: ResolvedStage, parent: StagePlan | None) -> RateScaling | None:
+        """What the stage keeps to where it states neither an exponent nor a curve."""
+        if parent is None or parent.rate_batch is None or parent.rate_exponent is None:
+            return None
+        batch = Fraction(parent.rate_batch) * parent.sequence_length / stage.clock.sequence_length
+        return RateScaling(int(batch) if batch.denominator == 1 else float(batch), parent.rate_exponent)
+
+    def factor(self, sequences: int) -> float:
+        return float((sequences / self.batch) ** self.exponent)
+
+
+def rate_scaling(stage: ResolvedStage, scaler: Scaler, parent: StagePlan | None) -> RateScaling | None:
+    """The stage's own scaling, or that of the stage before; a curve of its own states the rates that it trains at.
+
+    PlanError where an exponent of its own would begin at another rate than the one that is reached.
+    """
+    setting, before = stage.setting, RateScaling.inherited(stage, parent)
+    if not setting.own_rate_exponent:
+        return None if setting.own_learning_rate else before
+    own = RateScaling(scaler.batch(setting, setting.batch), setting.own_rate_exponent)
+    if before is None or setting.own_learning_rate:
+        return own
+    first = stage.clock.batches.batch(0)
+    if abs(own.factor(first) - before.factor(first)) > LARGEST_JUMP * before.factor(first):
+        raise PlanError(
+            f"the batch of the stages before multiplies the rate by {before.factor(first):.3g} here, "
+            "and `rate_exponent` would begin anew with 1",
+            place=setting.document.place((*setting.path, "batch", "rate_exponent")),
+            hint=f"leave it out, and {before.exponent:g} goes on; or state a `learning_rate`, which holds for `from`",
+        )
+    return own
+
+
 def learning_rate(
     project: Project,
     stage: ResolvedStage,
     scaler: Scaler,
-    parent: LearningRate | None,
+    parent: StagePlan | None,
     declared_start: int,
     notes: list[str],
 ) -> LearningRate:
     """The stage's curve; PlanError for one that cannot be drawn, or that jumps where the stage starts.
 
-    `declared_start` is where the files say that the stage starts, in full-size tokens.
+    `declared_start` is where the files say that the stage starts, in full-size tokens. What a curve of its own takes
+    over is the rate that the stage would have there without one.
     """
     setting, clock = stage.setting, stage.clock
     if parent is not None and not setting.own_learning_rate:
-        curve = parent
+        curve = parent.learning_rate
     else:
-        rate = parent.at(clock.start) if parent is not None else 0.0
+        rate = parent.learning_rate.at(clock.start) if parent is not None else 0.0
+        if (before := RateScaling.inherited(stage, parent)) is not None:
+            rate *= before.factor(clock.batches.batch(0))
         start = RateStart(position=clock.start, declared=declared_start, rate=rate)
         curve = _scaled(project, stage, scaler, start, notes)
         if parent is not None:
-            old, new = parent.at(clock.start), curve.at(clock.start)
+            old, new = rate, curve.at(clock.start)
             if setting.rewarm is not None:
                 length = scaler.length(setting, setting.rewarm, "rewarm")
                 curve = replace(curve, rewarm=Rewarm(clock.start, length, old))

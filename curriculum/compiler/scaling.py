@@ -110,7 +110,8 @@ class Scaler:
     def learning_rate(self, setting: Setting, start: RateStart | None = None) -> tuple[LearningRate, int | None]:
         """The setting's curve at this size; and, where a floor lengthened its warm-up, the scaled warm-up in tokens.
 
-        A curve of the shape `decay` falls from `start`.
+        Its steps are those of the root's first batch; a curve of the shape `decay` falls from `start`, over steps of
+        the stage's own, as `tokens` counts them.
         """
         entry = setting.learning_rate
         own = self.size.learning_rate if setting.imported is None else None
@@ -131,9 +132,10 @@ class Scaler:
         lengthened = None
         if floor is not None and 0 < warmup < self.small(self.root, floor):
             lengthened, warmup = warmup, self.small(self.root, floor)
+        counted_in = setting if entry.shape == "decay" else self.root
         scaled = ScaledRates(
             rate=lambda rate: float(rate * ratio),
-            length=lambda length: self.length(self.root, length, "learning_rate"),
+            length=lambda length: self.length(counted_in, length, "learning_rate"),
             low=float(low),
             warmup=warmup,
         )

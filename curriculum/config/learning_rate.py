@@ -89,7 +89,8 @@ class LearningRateEntry(Entry):
     horizon: Position = Field(default=Length(0, "tokens"), description="Where the fall ends; as in `2T`.")
     decay: Span | None = Field(
         default=None,
-        description="How long the fall is: wsd's ends at the horizon, that of `decay` begins with the stage.",
+        description="How long the fall is: wsd's ends at the horizon, that of `decay` begins with the stage, "
+        "in whose steps it may be given.",
     )
     decay_shape: Literal["linear", "sqrt", "1-sqrt", "cosine", "exponential"] = Field(
         default="linear", description="The fall: straight, 1 - √ of the part gone, half a cosine or exponential."

@@ -147,7 +147,7 @@ class StagePlan:
     reset_optimizer: bool = False
     mask_documents: bool = False
     batch_changes: tuple[BatchChange, ...] = field(default=(), metadata=fs.ADDED_LATER)
-    rate_batch: int | None = field(default=None, metadata=fs.ADDED_LATER)
+    rate_batch: float | None = field(default=None, metadata=fs.ADDED_LATER)
     rate_exponent: float | None = field(default=None, metadata=fs.ADDED_LATER)
     average: tuple[Averaged, ...] = field(default=(), metadata=fs.ADDED_LATER)
     order_version: int = ORDER_VERSION

@@ -94,6 +94,12 @@ def test_ends_declared_alike_share_a_row_although_their_steps_end_apart(copy: Pa
     assert row.apart == 128
 
 
+def test_ends_declared_apart_that_fall_on_one_boundary_are_one_row(copy: Path) -> None:
+    (copy / "stages/control.yaml").write_text(CONTROL.replace("until: 12288", "until: 12280"))
+    ends = [(row.ends, row.position) for row in comparison(copy).rows if row.ends]
+    assert ends == [("basic", 6144), ("continual", 9216), ("cooldown", 12288)]
+
+
 def test_where_a_variant_leaves_a_stage_in_its_middle_is_no_end_of_that_stage(copy: Path) -> None:
     (copy / "stages/later.yaml").write_text(LATER)
     (copy / "stages/apart.yaml").write_text(LATER.replace("from: trunk@8192", "from: trunk@7168"))

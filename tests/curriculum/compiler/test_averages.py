@@ -66,6 +66,29 @@ def test_stages_after_an_average_go_on_on_its_clock_and_are_branched_from(tmp_pa
     assert [stage.name for stage in planned(project, "again").stages][-3:] == ["soup/average", "soup/more", "again/x"]
 
 
+def test_stages_after_an_average_keep_the_rates_of_a_grown_batch_and_the_data_seed(tmp_path: Path) -> None:
+    grown = "  - {name: all, until: 3000 tokens, mixture: plain, data_seed: 3, "
+    grown += "batch: {from: 4 sequences, to: 16 sequences, over: 1500 tokens, in: 3, rate_exponent: 0.5}}\n"
+    more = "stages:\n  - {name: more, tokens: 400, mixture: other}\n"
+    project = project_of(
+        tmp_path,
+        grown="from: root\nstages:\n" + grown.replace("until: 3000", "tokens: 3000"),
+        twin="from: root\nstages:\n" + grown.replace("until: 3000", "tokens: 3000").replace("seed: 3", "seed: 4"),
+        after="from: {average: [grown, twin]}\n" + more,
+        direct="from: grown\n" + more,
+    )
+    sources = tmp_path / "sources.yaml"
+    sources.write_text(sources.read_text().replace(", order: in-order", ""))
+    project = Project(project.root)
+    after, direct = (planned(project, name).stages[-1].plan for name in ("after", "direct"))
+    assert direct.rate_factor(direct.first_step) == 2
+    assert [after.lr(step) for step in (after.first_step, after.stop_step - 1)] == [
+        direct.lr(step) for step in (direct.first_step, direct.stop_step - 1)
+    ]
+    assert after.sources == direct.sources
+    assert [reseed.data_seed for reseed in after.sources["c"].reseeds] == [3], "a source that is new after the average"
+
+
 def test_the_last_checkpoints_are_those_of_the_cadence_and_are_kept(tmp_path: Path) -> None:
     project = project_of(tmp_path, last="from: {average: {last: 4, of: root/first}}\n")
     soup = planned(project, "last").stages[-1]
@@ -102,7 +125,8 @@ def test_diff_finds_another_average(tmp_path: Path) -> None:
         ("from: {average: [root, sied]}\n", NotFound, "does not exist"),
         ("from: {average: [root, soup]}\n", PlanError, "is circular"),
         ("from: {average: [root, root/second]}\n", PlanError, "two checkpoints of the average are the same"),
-        ("from: {average: [root, wide]}\n", PlanError, "another shape"),
+        ("from: {average: [root, wide]}\n", PlanError, "another `intermediate_size`"),
+        ("from: {average: [root, far]}\n", PlanError, "another `rope_theta`"),
         ("from: {average: [root, spoken]}\n", PlanError, "another tokenizer"),
         ("from: root\n", ConfigError, "lacks `stages`"),
         ("from: {ema: root}\n", PlanError, "keeps no moving average"),
@@ -118,6 +142,7 @@ def test_what_cannot_be_averaged_is_refused_at_its_line(text: str, error: Any, w
         tmp_path,
         soup=text,
         wide=HEAD.replace("intermediate_size: 64", "intermediate_size: 96") + TWO,
+        far="from: root\nstages: [{name: far, tokens: 400, rope_theta: 50_000}]\n",
         spoken=HEAD.replace("tokenizer: small", "tokenizer: other") + TWO,
     )
     sources = tmp_path / "sources.yaml"

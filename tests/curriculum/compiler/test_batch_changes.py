@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hypothesis import given, settings, strategies as st
 
 from curriculum.compiler.compile import CompiledStage, compile_curriculum, spans
 from curriculum.compiler.summary import stage_summary
+from curriculum.errors import PlanError
 from curriculum.plan import lookup
 from curriculum.plan.batch_clock import BatchChange, BatchClock, batch_clock
 from curriculum.plan.diff.compare import BATCH, RATE, compare
@@ -278,6 +280,75 @@ def test_a_stated_exponent_scales_the_rate_by_the_batch_and_later_stages_keep_it
             factor = (plan.batch_of(step) / 4) ** 0.5
             assert plan.lr(step) == plan.learning_rate.at(plan.position_after(step)) * factor
     assert (later.batches, later.rate_factor(later.first_step), back.rate_factor(back.first_step)) == ((16,), 2.0, 1.0)
+
+
+SCALED = "stages:\n" + GROWING + "over: 1500 tokens, in: 3, rate_exponent: 0.5}}\n"
+
+
+def test_a_decay_begins_at_the_rate_that_a_grown_batch_has(tmp_path: Path) -> None:
+    fall = "learning_rate: {shape: decay, min: 0, decay: 1000 tokens}"
+    ends = f"  - {{name: fall, tokens: 1000 tokens, {fall}}}\n"
+    project = lineages.project_of(
+        {
+            "stages/root.yaml": HEAD + SCALED,
+            "stages/end.yaml": f"about: a\nfrom: root\nstages:\n{ends}",
+            "stages/middle.yaml": f"about: a\nfrom: root@1000\nstages:\n{ends}",
+        },
+        tmp_path,
+    )
+    for name, factor in (("end", 2.0), ("middle", 3**0.5)):
+        grown, fall_plan = (stage.plan for stage in compile_curriculum(project, name, "full").stages)
+        begun = grown.learning_rate.at(fall_plan.start) * factor
+        assert fall_plan.learning_rate.at(fall_plan.start) == pytest.approx(begun, rel=1e-12)
+        steps = [fall_plan.lr(step) for step in range(fall_plan.first_step, fall_plan.stop_step)]
+        assert begun > steps[0] > steps[1] > steps[-1] == 0
+        assert fall_plan.rate_factor(fall_plan.first_step) == 1
+
+
+def test_a_decay_in_steps_counts_those_of_its_stage_whatever_the_root_began_with(tmp_path: Path) -> None:
+    project = lineages.project_of({"stages/root.yaml": HEAD + SCALED}, tmp_path)
+    lineages.branched(project, "root", "fall", decay="5 steps", to="1e-4")
+    plan = compile_curriculum(type(project)(tmp_path), "fall", "full").stages[-1].plan
+    rates = [plan.lr(step) for step in range(plan.first_step, plan.stop_step)]
+    assert (plan.batches, len(rates)) == ((16,), 5)
+    assert all(rate > after for rate, after in pairwise(rates))
+    assert rates[-2] > 1e-4 == rates[-1]
+
+
+def test_a_curve_that_meets_the_unscaled_rate_of_a_grown_batch_jumps(tmp_path: Path) -> None:
+    project = lineages.project_of({"stages/root.yaml": HEAD + SCALED}, tmp_path)
+    grown = compile_curriculum(project, "root", "full").stages[0].plan
+    more = "  - {name: more, until: 5000 tokens, learning_rate: {shape: constant, max: %.6g}}\n"
+    reached = grown.learning_rate.at(grown.end)
+    (tmp_path / "stages/root.yaml").write_text(HEAD + SCALED + more % reached)
+    with pytest.raises(PlanError, match="would jump"):
+        compile_curriculum(type(project)(tmp_path), "root", "full")
+    (tmp_path / "stages/root.yaml").write_text(HEAD + SCALED + more % (2 * reached))
+    plan = compile_curriculum(type(project)(tmp_path), "root", "full").stages[1].plan
+    assert plan.lr(plan.first_step) == pytest.approx(2 * reached, rel=1e-5)
+
+
+def test_windows_of_another_length_leave_the_scaled_rate_as_it_is(tmp_path: Path) -> None:
+    long = "  - {name: long, until: 4000 tokens, sequence_length: %d, positions: restart}\n"
+    project = lineages.project_of({"stages/root.yaml": HEAD + SCALED + long % (4 * LENGTH)}, tmp_path)
+    grown, longer = (stage.plan for stage in compile_curriculum(project, "root", "full").stages)
+    assert longer.batch_tokens == grown.tokens_of(grown.stop_step - 1)
+    assert longer.rate_factor(longer.first_step) == grown.rate_factor(grown.stop_step - 1) == 2
+    assert StagePlan.from_json(longer.to_json()) == longer
+    (tmp_path / "stages/root.yaml").write_text(HEAD + SCALED + long % (8 * LENGTH))
+    longest = compile_curriculum(type(project)(tmp_path), "root", "full").stages[1].plan
+    assert (longest.rate_batch, longest.rate_factor(longest.first_step)) == (0.5, 2)
+    assert StagePlan.from_json(longest.to_json()) == longest
+
+
+def test_a_second_growth_may_not_begin_its_exponent_anew_where_the_rate_is_scaled(tmp_path: Path) -> None:
+    more = "  - {name: more, until: 6000 tokens, batch: {from: 16 sequences, at: {5000 tokens: 32 sequences}%s}}\n"
+    project = lineages.project_of({"stages/root.yaml": HEAD + SCALED + more % ", rate_exponent: 0.5"}, tmp_path)
+    with pytest.raises(PlanError, match="multiplies the rate by 2 here"):
+        compile_curriculum(project, "root", "full")
+    (tmp_path / "stages/root.yaml").write_text(HEAD + SCALED + more % "")
+    plan = compile_curriculum(type(project)(tmp_path), "root", "full").stages[1].plan
+    assert [plan.rate_factor(step) for step in (plan.first_step, plan.stop_step - 1)] == [2, 8**0.5]
 
 
 def test_a_ramp_longer_than_its_stage_goes_on_in_the_next(tmp_path: Path) -> None:

@@ -98,18 +98,18 @@ def test_deepseek_llm_falls_to_a_third_and_to_a_tenth(shipped: Project) -> None:
 
 @pytest.mark.promise("The published recipes compile to their published figures, to the token, and one trains")
 @pytest.mark.parametrize(
-    ("name", "parameters", "steps", "left_at", "second"),
+    ("name", "parameters", "steps", "left_at", "within", "second"),
     [
-        ("olmo2-1b", 1_484_916_736, 1_907_349, 7.4487e-5, 23_852),
-        ("olmo2-7b", 7_298_617_344, 928_646, 6.1499e-5, 11_931),
+        ("olmo2-1b", 1_484_916_736, 1_907_359, 7.4487e-5, 5e-6, 23_852),
+        ("olmo2-7b", 7_298_617_344, 928_646, 6.1499e-5, 3e-3, 11_931),
     ],
 )
 def test_olmo_2_leaves_its_cosine_early_and_falls_to_zero_three_times(
-    shipped: Project, name: str, parameters: int, steps: int, left_at: float, second: int
+    shipped: Project, name: str, parameters: int, steps: int, left_at: float, within: float, second: int
 ) -> None:
     (first,) = planned(shipped, name).stages
     assert (ModelConfig.from_json(first.plan.model).parameters, first.plan.steps) == (parameters, steps)
-    assert first.plan.lr(steps - 1) == pytest.approx(left_at, rel=3e-3)
+    assert first.plan.lr(steps - 1) == pytest.approx(left_at, rel=within)
     orders = set()
     for seed in (42, 42069, 666):
         trunk, anneal = planned(shipped, f"{name}-anneal-{seed}").stages
