@@ -10,10 +10,13 @@ import functools
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
+from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+import orjson
 import pyarrow as pa  # type: ignore[import-untyped]
 import pyarrow.parquet as pq  # type: ignore[import-untyped]
 from loguru import logger
@@ -213,27 +216,57 @@ class Corpus:
             yield from self._flush(split)
 
     def _json_lines(self, file: SourceFile, split: SplitName, stream: IO[bytes]) -> Iterator[Documents]:
-        prefix, all_mine, tally = _row_prefix(file.name), self._turns == 1, self.tally
-        row = 0
+        prefix, row = _row_prefix(file.name), 0
         for lines in line_blocks(stream, LONGEST_JSON):
-            for line in lines:
-                row += 1
-                if not all_mine and not self._is_mine(row):
-                    continue
-                if line is None:
-                    tally.drop(_name(prefix, row), TOO_LONG, split)
-                    continue
-                tally.bytes += len(line)
-                try:
-                    value = parse_json(line)
-                except ValueError as error:
-                    if line.strip():
-                        reason = NOT_UTF8 if isinstance(error, UnicodeError) else NOT_JSON
-                        tally.drop(_name(prefix, row), reason, split)
-                    continue
-                self._row(prefix, row, value, split)
+            values = _json_values(lines) if self._turns == 1 else None
+            if values is None:
+                self._lines_one_by_one(prefix, row, lines, split)
+            else:
+                self.tally.bytes += sum(len(line) for line in lines if line)
+                if not self._add_plain_rows(prefix, row, values):
+                    for number, value in enumerate(values, start=row + 1):
+                        self._row(prefix, number, value, split)
+            row += len(lines)
             if self._size >= self.batch_bytes or len(self._lines) >= BATCH_ROWS:
                 yield from self._flush(split)
+
+    def _lines_one_by_one(self, prefix: bytes, before: int, lines: Iterable[bytes | None], split: SplitName) -> None:
+        """Lines that may be somebody else's, no JSON, or too long; `before` are the lines of the file before them."""
+        all_mine, tally = self._turns == 1, self.tally
+        for row, line in enumerate(lines, start=before + 1):
+            if not all_mine and not self._is_mine(row):
+                continue
+            if line is None:
+                tally.drop(_name(prefix, row), TOO_LONG, split)
+                continue
+            tally.bytes += len(line)
+            try:
+                value = parse_json(line)
+            except ValueError as error:
+                if line.strip():
+                    reason = NOT_UTF8 if isinstance(error, UnicodeError) else NOT_JSON
+                    tally.drop(_name(prefix, row), reason, split)
+                continue
+            self._row(prefix, row, value, split)
+
+    def _add_plain_rows(self, prefix: bytes, before: int, values: Sequence[Any]) -> bool:
+        """Add rows of which none needs a closer look, as `_row` would add them; False, with none added, for others."""
+        if self._filters or self.columns or self.id_column:
+            return False
+        try:
+            texts = list(map(itemgetter(self.text_column), values))
+            data = list(map(str.encode, texts))
+        except (KeyError, TypeError, UnicodeEncodeError):
+            return False
+        blank, marked = any(map(str.isspace, texts)), any(map(str.startswith, texts, repeat(_MARK)))
+        sizes = list(map(len, data))
+        if blank or marked or not all(sizes) or max(sizes) > LONGEST_TEXT:
+            return False
+        self.tally.columns.update(map(word, set[str]().union(*values)))
+        self._texts += data
+        self._lines += [b'%b%d"\n' % (prefix, row) for row in range(before + 1, before + 1 + len(data))]
+        self._size += sum(sizes)
+        return True
 
     def _row(self, prefix: bytes, number: int, value: Any, split: SplitName) -> None:
         if not isinstance(value, dict):
@@ -427,6 +460,14 @@ def arrow_batches(stream: IO[bytes], head: bytes) -> Iterator[pa.RecordBatch]:
             raise pa.ArrowInvalid("the end of the Arrow stream is missing")
         stream.seek(0)
     yield from pa.ipc.open_stream(stream)
+
+
+def _json_values(lines: Iterable[bytes | None]) -> list[Any] | None:
+    """The values of lines that are all JSON; None where one is not, or is blank or left out."""
+    try:
+        return [*map(orjson.loads, lines)]  # type: ignore[arg-type]
+    except orjson.JSONDecodeError:
+        return None
 
 
 def _row_prefix(name: str) -> bytes:

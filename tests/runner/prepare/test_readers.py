@@ -107,6 +107,39 @@ def test_what_is_left_out_is_counted_by_reason_and_does_not_move_the_numbers_of_
     }
 
 
+@pytest.mark.parametrize(
+    ("odd", "reason"),
+    [
+        ({"text": ""}, "empty"),
+        ({"text": " \n"}, "empty"),
+        ({"text": "\ufeff"}, "empty"),
+        ({"text": "\ufeff \t"}, "empty"),
+        ({"text": None}, "with null instead of text"),
+        ({"text": 3}, "with a number instead of text"),
+        ({"content": "elsewhere"}, "no text column"),
+        (["text"], "with a list instead of an object"),
+        ("text", "with a string instead of an object"),
+        ({"text": "half \ud83d"}, "with half a surrogate pair"),
+        ({"text": "x" * 101}, "longer than 1 GiB"),
+        ({"text": "\ufeffmarked"}, None),
+        ({"text": "\tindented"}, None),
+        ({"text": "größer"}, None),
+    ],
+)
+def test_one_odd_row_among_plain_ones_is_counted_or_read_and_moves_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, odd: Any, reason: str | None
+) -> None:
+    monkeypatch.setattr(runner.prepare.corpus, "LONGEST_TEXT", 100)
+    rows = [{"text": "first", "a": 1}, {"text": "second", "b": 2}, odd, {"text": "last"}]
+    (tmp_path / "rows.jsonl").write_bytes(content := lines(rows))
+    found, tally = read(tmp_path)
+    own = [] if reason else [("rows.jsonl:3", odd["text"].removeprefix("\ufeff"))]
+    assert found == [("rows.jsonl:1", "first"), ("rows.jsonl:2", "second"), *own, ("rows.jsonl:4", "last")]
+    assert tally.dropped == ({(TRAIN, reason): 1} if reason else {})
+    assert tally.columns == {"text", "a", "b"} | (odd.keys() if isinstance(odd, dict) else set())
+    assert tally.bytes == len(content) - content.count(b"\n")
+
+
 def test_parquet_text_that_is_not_utf8_is_counted_and_the_rest_is_read(tmp_path: Path) -> None:
     raw = pa.array([b"one", b"\xff\xfe", None, b"four"], pa.binary())
     column = pa.Array.from_buffers(pa.string(), 4, raw.buffers())
