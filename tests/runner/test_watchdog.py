@@ -59,7 +59,7 @@ def test_a_rank_that_waits_in_vain_for_the_others_before_the_first_step_writes_i
         generation=0,
         checkpoint_every=1,
         evaluate_every=1,
-        machine=jobs.Machine(device="cpu", threads=1, hang_limit=2.0),
+        machine=jobs.Machine(device="cpu", threads=1, hang_limit=0.4),
     )
     jobs.save(job, attempt / "job.json")
     rank = as_rank(1, free_port())

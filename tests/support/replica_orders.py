@@ -18,7 +18,7 @@ from runner.parallel import fsdp, replica_check
 from runner.parallel.ranks import join_ranks, leave_ranks, rows_of
 from runner.train.optimizer import adamw
 
-STEPS = 100
+STEPS = 30
 
 
 def main(folder: Path, sharding: str) -> None:

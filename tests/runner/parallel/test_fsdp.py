@@ -209,10 +209,10 @@ def test_a_lone_fp32_process_needs_no_process_group() -> None:
     assert CONFIG.vocab_size == len(model.head.weight)
 
 
+# Kernels of scalars: a compiler reads torch's headers of vectors for seconds, and tries each instruction set first.
+@torch._inductor.config.patch({"cpp.vec_isa_ok": False})
 @pytest.mark.slow
-def test_compiled_blocks_compute_what_eager_ones_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Kernels of scalars: a compiler reads torch's headers of vectors for seconds, and tries each instruction set first.
-    monkeypatch.setattr(torch._inductor.config.cpp, "vec_isa_ok", False)
+def test_compiled_blocks_compute_what_eager_ones_do() -> None:
     losses = []
     for compiled, checkpointed in ((False, "none"), (True, "full")):
         model = build()
@@ -230,6 +230,6 @@ def test_compiled_blocks_compute_what_eager_ones_do(monkeypatch: pytest.MonkeyPa
 def test_replicas_stay_equal_whatever_order_the_network_of_each_node_adds_up_in(tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "support" / "replica_orders.py"
     norms = launch(tmp_path, "hybrid", 4, node=2, script=script)["norms"]
-    assert len(norms[0]) == 100
+    assert len(norms[0]) == 30
     assert norms == [norms[0]] * 4
     assert max(norms[0]) > CLIP, "some steps clip"
