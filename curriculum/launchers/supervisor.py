@@ -8,6 +8,7 @@ the last.
 from __future__ import annotations
 
 import math
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -58,7 +59,7 @@ def supervise(
         attempt, started = next_attempt(), time.monotonic()
         launcher.announce(attempt)
         process = launcher.start(attempt)
-        _watch(launcher, process, [attempt], started, stop=stop, tick=tick, silence=silence, patience=patience)
+        hung = _watch(launcher, process, [attempt], started, stop=stop, tick=tick, silence=silence, patience=patience)
         outcome = attempt.read_outcome() or unsaid(process.returncode)
         if outcome["outcome"] in (jobs.DONE, jobs.STOPPED):
             return outcome
@@ -70,11 +71,7 @@ def supervise(
         before, saved = saved, progress()
         fruitless = 0 if saved > before else fruitless + (outcome["outcome"] != jobs.TAKEN)
         if fruitless >= RESTARTS_WITHOUT_PROGRESS:
-            raise RunFailed(
-                f"the job failed {fruitless} times in a row without saving anything new; "
-                f"its log ends with:\n{_tail(attempt.log)}",
-                hint=f"the whole log: {attempt.log}",
-            )
+            raise _failure(attempt, fruitless, None if hung else process.returncode)
         restarts = 0 if time.monotonic() - started > CALM_SECONDS else restarts + 1
         if not _waited(BACKOFF_SECONDS[min(max(0, restarts - 1), len(BACKOFF_SECONDS) - 1)], stop):
             return {"outcome": jobs.STOPPED}
@@ -103,9 +100,9 @@ def _watch(
     tick: Callable[[], None],
     silence: float,
     patience: float,
-) -> None:
-    """Return once the process has ended: by itself, after a stop, or killed because it hangs."""
-    heartbeat, stopped_at = Heartbeat(attempts, silence), math.inf
+) -> bool:
+    """Return once the process has ended by itself, after a stop, or killed because it hangs: then true."""
+    heartbeat, stopped_at, hung = Heartbeat(attempts, silence), math.inf, False
     try:
         with end_of(process) as wait_for_end:
             while process.poll() is None:
@@ -118,6 +115,7 @@ def _watch(
                 launcher.check(heartbeat.attempt, time.monotonic() - started)
                 wait_for_end(TICK_SECONDS)
                 if heartbeat.lost():
+                    hung = True
                     examine(process, heartbeat.attempt)
                     time.sleep(HUNG_SECONDS)  # for the other ranks' stacks
                     launcher.kill(process)
@@ -127,6 +125,25 @@ def _watch(
         process.wait()
         raise
     tick()
+    return hung
+
+
+def _failure(attempt: Attempt, times: int, code: int | None) -> RunFailed:
+    """The error of a job that failed so many times; `code` is its last exit code, None where it was killed here."""
+    what, hint = f"the job failed {times} times in a row without saving anything new", f"the whole log: {attempt.log}"
+    if code is not None and code < 0:
+        what += f", the last time ended by {_signal(-code)}"
+    if code == -signal.SIGKILL:
+        hint = f"memory that runs out is the usual reason: the kernel's log (`dmesg`) would say so; {hint}"
+    tail = _tail(attempt.log)
+    return RunFailed(f"{what}; its log ends with:\n{tail}" if tail else f"{what}; its log is empty", hint=hint)
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return f"signal {number}"
 
 
 def _waited(seconds: float, stop: StopFlag) -> bool:
@@ -175,4 +192,4 @@ def _tail(log: Path, lines: int = 12) -> str:
     try:
         return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
     except OSError:
-        return "(no log)"
+        return ""  # it ended before it wrote any

@@ -16,6 +16,7 @@ import pytest
 
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import Attempt
+from curriculum.errors import RunFailed
 from curriculum.launchers import process as subprocess_launcher, supervisor
 from curriculum.launchers.process import ProcessLauncher
 from curriculum.launchers.supervisor import supervise
@@ -70,6 +71,28 @@ def test_a_job_that_saved_and_stopped_is_known_by_its_file_though_torchrun_ends_
 def test_a_crash_is_followed_by_a_fresh_launch_in_a_fresh_folder(tmp_path: Path) -> None:
     outcome, started = watched(launches(tmp_path, None, "done"), [0, 10, 20])
     assert (outcome["outcome"], started) == ("done", 2)
+
+
+@pytest.mark.parametrize(
+    ("code", "what", "hint"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", "ended by SIGKILL; its log is empty", "memory"),
+        ("import os; os.kill(os.getpid(), 40)", "the last time ended by signal 40; its log is empty", "the whole log"),
+        ("raise SystemExit(3)", "without saving anything new; its log is empty", "the whole log"),
+        ("import sys; open(sys.argv[1] + '/rank0.log', 'w').write('bad\\nluck'); raise SystemExit(1)",
+         "its log ends with:\nbad\nluck", "the whole log"),
+    ],
+)  # fmt: skip
+def test_a_job_that_fails_again_and_again_is_told_with_its_signal_and_the_end_of_its_log(
+    tmp_path: Path, code: str, what: str, hint: str
+) -> None:
+    attempts = iter(launches(tmp_path, None, None))
+    with pytest.raises(RunFailed) as failure:
+        supervise(Script(1, 1, code=lambda attempt: code), attempts.__next__, stop=StopFlag())
+    assert failure.value.what.startswith("the job failed 2 times in a row without saving anything new")
+    assert what in failure.value.what
+    assert (failure.value.hint or "").startswith(hint)
+    assert "rank0.log" in (failure.value.hint or "")
 
 
 def test_torchrun_is_never_asked_to_restart_workers_itself() -> None:
