@@ -54,6 +54,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--rewrite", action="store_true", help="rewrite the expected messages; read the diff")
 
 
+@pytest.fixture(autouse=True)
+def _no_training_is_left_in_the_environment() -> None:
+    """Before a test sets variables of its own, and after the fixtures that it shares with others."""
+    commands.forget_training()
+
+
 @pytest.fixture
 def small_project(tmp_path: Path) -> Path:
     """A project folder that trains `trunk` and `variant` in seconds, at size `full`."""

@@ -184,6 +184,18 @@ def differing(environment: Mapping[str, str]) -> set[str]:
     return {name for name in names - SET_BY_TORCH if STARTED_WITH.get(name) != wanted.get(name)}
 
 
+def forget_training() -> None:
+    """Give this process's environment back what the server started with, of what is read at start.
+
+    A training in this process sets `TORCH_FR_…` or `WANDB_…`, and with them no command after it could be forked.
+    """
+    for name in differing({**os.environ, **AT_START}):
+        if name in STARTED_WITH:
+            os.environ[name] = STARTED_WITH[name]
+        else:
+            os.environ.pop(name, None)
+
+
 @functools.cache
 def server() -> Path:
     """The socket of this process's server, which is started at the first call."""
