@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import commands
 import pytest
 from projects import write_small_project
 
@@ -21,13 +22,15 @@ pytestmark = pytest.mark.promise(
 MOST_BYTES = 64 * 1024
 
 
-def prepare(project: Path, most_bytes: int | None) -> subprocess.CompletedProcess[str]:
+WORDS = ("prepare", "variant", "--size", "full")
+
+
+def prepare_on_full_disk(project: Path) -> subprocess.CompletedProcess[str]:
     def limit() -> None:
-        if most_bytes is not None:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_BYTES, MOST_BYTES))
 
     return subprocess.run(
-        [sys.executable, "-m", "curriculum", "prepare", "variant", "--size", "full"],
+        [sys.executable, "-m", "curriculum", *WORDS],
         cwd=project,
         capture_output=True,
         text=True,
@@ -44,7 +47,7 @@ def test_a_disk_that_fills_is_one_screen_and_the_same_command_ends_in_the_same_b
     project = write_small_project(tmp_path / "project")
     (project / "data").mkdir()
     shutil.copytree(finished / "data/tokenizers", project / "data/tokenizers")
-    full = prepare(project, MOST_BYTES)
+    full = prepare_on_full_disk(project)
     assert full.returncode == 1
     assert "Traceback" not in full.stderr
     said = " ".join(full.stderr.split())
@@ -52,7 +55,7 @@ def test_a_disk_that_fills_is_one_screen_and_the_same_command_ends_in_the_same_b
     assert "cannot be written: the file would be larger than is allowed here" in said
     assert "then the same command resumes" in said
     assert not list(project.glob("data/code/*/manifest.json"))
-    assert prepare(project, None).returncode == 0
+    commands.run(*WORDS, folder=project, check=True)
     for source in ("code", "prose"):
         ours, whole = (next(root.glob(f"data/{source}/*/manifest.json")).parent for root in (project, finished))
         assert Manifest.load(ours).digest == Manifest.load(whole).digest

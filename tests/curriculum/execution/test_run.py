@@ -137,14 +137,15 @@ def test_a_run_that_was_stopped_again_and_again_ends_with_the_same_bits(
     if preparing not in stops:
         shutil.copytree(finished / "data", small_project / "data")
     for seen in stops:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "curriculum", "run", "variant", *FULL],
-            cwd=small_project,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            start_new_session=True,
-        )
+        with (small_project / "said.txt").open("w") as said:
+            process = commands.start(
+                *("run", "variant", *FULL),
+                folder=small_project,
+                environment={**os.environ, "OMP_NUM_THREADS": "1"},
+                out=said.fileno(),
+                err=said.fileno(),
+                fresh=seen is stops[-1],  # once as a person starts it
+            )
         until = time.monotonic() + 120
         while not seen(small_project) and process.poll() is None and time.monotonic() < until:
             time.sleep(0.002)

@@ -121,10 +121,15 @@ def test_a_trainer_whose_machine_is_taken_away_is_started_again_and_that_counts_
 
 def test_two_ranks_read_a_step_together_and_write_one_checkpoint(project: Path) -> None:
     write(project, TWO_RANKS, {"launcher": "torchrun", "processes": 2})
+    stages = project / "stages/trunk.yaml"
+    one = "  - {name: only, until: 2048, mixture: mixed, batch: 8 sequences}\n"
+    stages.write_text(stages.read_text().partition("  - {name: basic")[0] + one)
+    (project / "stages/variant.yaml").unlink()
     curriculum = commands.run("run", "trunk", "--size", "full", "--machine", "mine", folder=project)
     assert curriculum.returncode == 0, curriculum.stderr
-    saved = checkpoints.latest(StageFolder(project / "runs/full/trunk/cooldown"))
+    saved = checkpoints.latest(StageFolder(project / "runs/full/trunk/only"))
     assert saved is not None
+    assert saved.position == 2048
     assert sorted(path.name for path in saved.path.glob("weights*")) == ["weights-0", "weights-1"]
     state = checkpoints.state(saved.path)
     assert (state["counted"], state["ranks"]) == ("witnessed", 2)
