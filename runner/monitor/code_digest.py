@@ -63,8 +63,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "35fea122c6f81c8c29a58c17c04ac24cdd5f16d81cd98f3c3ea66aa7044095cb",
-            "cb5301f4b860f72ace60364dd90e621223af5f228ef1b37303b4c77cafb1a62b",
+            "bfce60fc21c37ba170ae1f22fd203109a9a2d25f949a0f31178c3ccb3e4de066",
         }
     ),
 )
