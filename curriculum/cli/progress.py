@@ -105,6 +105,8 @@ class RunDisplay(Listener):
         how = "resumes" if start > plan.start else "starts"
         first = plan.step_at(start)
         last = plan.first_step + stage.steps_run
+        if stage.members:
+            return f"{stage.name}  {how} at {show_exact(start)} tokens: 0 steps, an average of weights"
         batches = " -> ".join(str(batch) for batch in dict.fromkeys((plan.batch_of(first), plan.batch_of(last - 1))))
         return (
             f"{stage.name}  {how} at {show_exact(start)} tokens: {show_exact(last - first)} steps of "

@@ -213,7 +213,13 @@ def _cut(stages: tuple[LineageStage, ...], address: Address, place: Place | None
     if address.position is None:
         return stages
     end = stages[-1].setting.until
-    if not 0 < address.position <= end:
+    if address.position == 0:
+        raise PlanError(
+            f"`{address}` is before the first step, where no checkpoint is",
+            place=place,
+            hint="give a later position; what shares no step begins anew, `from: hf:DIR` or without `from:`",
+        )
+    if address.position > end:
         raise PlanError(
             f"`{address}` is outside `{replace(address, position=None)}`, which runs from 0 to {show_count(end)} "
             "tokens",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from fractions import Fraction
 from typing import Any
@@ -109,8 +109,8 @@ def stage_summary(stage: CompiledStage) -> dict[str, Any]:
         "ends_at": stage.stop,
         "tokens": stage.stop - plan.start,
         "declared_end_full_size": stage.setting.until,
-        "lr_first": plan.lr(plan.first_step),
-        "lr_last": plan.lr(last),
+        "lr_first": plan.lr(plan.first_step) if stage.steps_run else None,
+        "lr_last": plan.lr(last) if stage.steps_run else None,
         "ramp": {
             "sequences": stage.ramp_sequences,
             "tokens": stage.ramp_sequences * plan.sequence_length,
@@ -134,6 +134,11 @@ def stage_summary(stage: CompiledStage) -> dict[str, Any]:
         "fingerprint": plan.fingerprint,
         "notes": list(stage.notes),
     }
+
+
+def rates(stage: Mapping[str, Any], arrow: str = "->") -> str:
+    """The learning rates of a stage's summary for people: those of its first and last step, if it has one."""
+    return f"{stage['lr_first']:.3g} {arrow} {stage['lr_last']:.3g}" if stage["steps"] else "-"
 
 
 def batch_changes(stage: CompiledStage) -> list[dict[str, int]]:

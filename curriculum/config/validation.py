@@ -84,15 +84,17 @@ def _where_known(model: type[BaseModel], refusal: UnknownKey, here: KeyPath) -> 
     below = [level for level in levels if level[: len(here)] == here]
     above = [level for level in levels if level == here[: len(level)]]
     nearest = below or above or levels
-    least = min(map(len, nearest), default=0)
+    depths = [sum(part != "*" for part in level) for level in nearest]
     shown = [
         f"under `{'.'.join(map(str, level)).replace('.*', '[…]')}`" if level else "at the top of the file"
-        for level in nearest
-        if len(level) == least
+        for level, depth in zip(nearest, depths, strict=True)
+        if depth == min(depths)
     ]
     if not below and not above and (shown or begin == 0):
         for name, other in json_schema.FILES.items():
-            if other is not model and any(refusal.key in keys for _, keys in _levels(other)):
+            if other is not model and any(
+                refusal.key in keys and level[-1:] != here[-1:] for level, keys in _levels(other)
+            ):
                 shown.append(f"in {name}/NAME.yaml" if name in _FOLDERS else f"in {name}.yaml")
     if not shown:
         return refusal.hint

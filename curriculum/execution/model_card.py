@@ -12,7 +12,7 @@ from curriculum.artifacts import huggingface
 from curriculum.artifacts.stage_folder import StageFolder, attempts_in
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.compiler.prepared_text import PreparedText
-from curriculum.compiler.summary import stage_summary
+from curriculum.compiler.summary import rates, stage_summary
 from curriculum.config.project import Project
 from curriculum.data.manifest import TRAIN
 from curriculum.plan.model import ModelConfig
@@ -107,7 +107,7 @@ def _lineage(trained: Sequence[CompiledStage], identity: Identity) -> Iterator[s
             show_exact(summary["ends_at"]),
             f"{' -> '.join(show_exact(n) for n in sorted({b for _, b in stage.batches}))} x "
             f"{show_exact(stage.plan.sequence_length)}",
-            f"{summary['lr_first']:.3g} -> {summary['lr_last']:.3g}",
+            rates(summary),
         )
         for stage, summary in zip(trained, map(stage_summary, trained), strict=True)
     ]

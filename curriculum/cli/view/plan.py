@@ -14,6 +14,7 @@ from curriculum.cli.view import braille
 from curriculum.cli.view.preparation import cost_line
 from curriculum.cli.view.tables import MANY_ROWS, aligned, notes, share, table
 from curriculum.compiler.compile import Compiled
+from curriculum.compiler.summary import rates
 from curriculum.config.evaluation_budget import LARGEST_SHARE
 from curriculum.units import show_bytes, show_count, show_exact, show_seconds
 
@@ -32,7 +33,7 @@ def plan_view(summary: Mapping[str, Any], compiled: Compiled, provenance: Mappin
             f"{_batch_range(stage)} seq",
             show_count(stage["batch_tokens"]),
             show_exact(stage["ends_at"]),
-            f"{stage['lr_first']:.3g} -> {stage['lr_last']:.3g}",
+            rates(stage),
         )
         for stage, name in zip(summary["stages"], names, strict=True)
     )

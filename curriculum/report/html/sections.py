@@ -7,6 +7,7 @@ from itertools import groupby
 
 from curriculum.analysis.compare import LEGEND
 from curriculum.compiler.compile import Compiled
+from curriculum.compiler.summary import rates
 from curriculum.report.html import gather, loss_charts, markup, plan_charts
 from curriculum.report.html.gather import ReportData, Stage
 from curriculum.report.html.loss_charts import Line
@@ -142,7 +143,7 @@ def progress(data: ReportData) -> str:
             show_exact(stage.stop),
             f"{show_exact(min(stage.position, stage.stop))} ({_percent(stage)})",
             show_exact(stage.compiled.steps_run),
-            f"{stage.plan['lr_first']:.3g} → {stage.plan['lr_last']:.3g}",
+            rates(stage.plan, "→"),
         ]
         for stage in data.stages.values()
     ]

@@ -222,6 +222,8 @@ def test_the_curve_of_an_average_ends_where_its_last_step_ends() -> None:
     assert averaged[-1].steps_run == 0
     trained = compile_curriculum(SHIPPED, "v1.1", "full").stages
     assert summary.curve(averaged) == summary.curve(trained)
+    shown = [summary.rates(summary.stage_summary(stage)) for stage in averaged]
+    assert shown == ["2e-07 -> 9.29e-05", "9.29e-05 -> 4.5e-05", "4.5e-05 -> 4e-05", "-"]
 
 
 def test_a_plot_has_its_highest_point_at_the_top_and_zero_at_the_bottom() -> None:
