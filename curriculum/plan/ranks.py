@@ -41,14 +41,14 @@ def shares_of_rank(batches: Sequence[int], ranks: int, micro_batch: int | None =
     if common % ranks:
         first = next(batch for batch in batches if batch % ranks)
         raise PlanError(
-            f"the batch grows from {batches[0]:,} to {batches[-1]:,} sequences, and one of {first:,} cannot be divided "
-            f"evenly among {ranks:,} processes",
+            f"the batch changes from {batches[0]:,} to {batches[-1]:,} sequences, and one of {first:,} cannot be "
+            f"divided evenly among {ranks:,} processes",
             hint=f"the nearest numbers of processes that divide every batch: {nearest_divisors(common, ranks)}; or "
-            "grow by other sizes",
+            "take other sizes",
         )
     if micro_batch is not None and (common // ranks) % micro_batch:
         raise PlanError(
-            f"`micro_batch: {micro_batch}` does not divide every batch that a process takes, as the batch grows from "
+            f"`micro_batch: {micro_batch}` does not divide every batch that a process takes, as the batch changes from "
             f"{batches[0]:,} to {batches[-1]:,} sequences",
             hint=f"the nearest that fit: {nearest_divisors(common // ranks, micro_batch)}",
         )

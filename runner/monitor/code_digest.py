@@ -63,7 +63,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "bfce60fc21c37ba170ae1f22fd203109a9a2d25f949a0f31178c3ccb3e4de066",
+            "65c47fe60b67b94687d6f9d4f4103d0d4a17f9a2a9c6573af5fa2a795f165a21",
         }
     ),
 )
