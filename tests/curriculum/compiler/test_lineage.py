@@ -187,7 +187,7 @@ def test_the_legs_to_an_address_end_there(write: Write) -> None:
 )
 def test_a_position_outside_the_parent_is_refused(write: Write, address: str, says: str) -> None:
     project = write(mine=f"from: {address}\nstages:\n  - {{name: a, tokens: 100B}}\n")
-    with pytest.raises(PlanError, match="is outside|is before") as refused:
+    with pytest.raises(PlanError, match=r"is outside|is before") as refused:
         lineage(project, "mine")
     assert says in refused.value.what
     assert refused.value.place is not None
