@@ -6,19 +6,16 @@ Nothing here is taken from the implementation: no closed form, no numpy, no posi
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-HALF = Fraction(1, 2)
 
-
-def nearest(x: Fraction) -> int:
-    """Rounded, halves upwards."""
-    return math.floor(x + HALF)
+def nearest(number: int, whole: int) -> int:
+    """`number / whole` rounded, halves upwards, in whole numbers without bounds."""
+    return (2 * number + whole) // (2 * whole)
 
 
 class Node:
@@ -26,12 +23,13 @@ class Node:
 
     def __init__(self, weight: Fraction, name: str, left: Node | None = None, right: Node | None = None) -> None:
         self.weight, self.name, self.left, self.right, self.reached = weight, name, left, right, 0
+        self.share = left.weight / weight if left is not None else Fraction(0)
 
     def next(self) -> str:
         if self.left is None or self.right is None:
             return self.name
-        share = self.left.weight / self.weight
-        before, after = nearest(self.reached * share), nearest((self.reached + 1) * share)
+        part, whole = self.share.numerator, self.share.denominator
+        before, after = nearest(self.reached * part, whole), nearest((self.reached + 1) * part, whole)
         self.reached += 1
         return (self.left if after > before else self.right).next()
 
@@ -66,7 +64,7 @@ class Mixing:
         i, n = self.taken, self.length
         self.taken += 1
         # the share of `after` is i/n, and i²/2n what it comes to
-        gone, going = nearest(Fraction(i * i, 2 * n)), nearest(Fraction((i + 1) ** 2, 2 * n))
+        gone, going = nearest(i * i, 2 * n), nearest((i + 1) ** 2, 2 * n)
         return (self.after if going > gone else self.before).next()
 
     def in_force(self) -> dict[str, Fraction]:

@@ -332,7 +332,7 @@ def accepts(model: type[BaseModel], value: Any) -> bool:
 
 
 @cache
-def values_of(model: type[BaseModel], key: str, annotation: Any) -> list[st.SearchStrategy[Any]]:
+def values_of(model: type[BaseModel], key: str, annotation: Any) -> st.SearchStrategy[st.SearchStrategy[Any]]:
     """What may be tried as a key's value: of the written words those that it takes, entries, and anything."""
     least = LEAST.get(model.__name__, {})
     others = {k: v for k, v in least.items() if k not in getattr(model, "one_of", ())}
@@ -344,7 +344,12 @@ def values_of(model: type[BaseModel], key: str, annotation: Any) -> list[st.Sear
     for inner in entries_in(annotation):
         nested = entries(inner)
         values += [nested, st.lists(nested, min_size=1, max_size=2), st.dictionaries(names, nested, max_size=2)]
-    return values
+    return st.sampled_from(values)
+
+
+@cache
+def names_in_any_order(model: type[BaseModel]) -> st.SearchStrategy[list[str]]:
+    return st.permutations(list(model.model_fields))
 
 
 @st.composite
@@ -356,10 +361,10 @@ def entries(draw: st.DrawFn, model: type[BaseModel]) -> dict[str, Any]:
     if issubclass(model, RootModel):
         (inner,) = entries_in(model.model_fields["root"].annotation)
         return {draw(st.sampled_from(["a", "v1.1"])): draw(entries(inner))}
-    for name in draw(st.permutations(list(model.model_fields))):
+    for name in draw(names_in_any_order(model)):
         field = model.model_fields[name]
         key = field.alias or name
-        more = {**entry, key: draw(draw(st.sampled_from(values_of(model, key, field.annotation))))}
+        more = {**entry, key: draw(draw(values_of(model, key, field.annotation)))}
         instead = {k: v for k, v in more.items() if k == key or k not in getattr(model, "one_of", ())}
         entry = next((attempt for attempt in (more, instead) if accepts(model, attempt)), entry)
     return entry

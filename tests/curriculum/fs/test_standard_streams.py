@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import commands
 import pytest
+from projects import write_small_project
 
 from curriculum.artifacts import jobs
 from curriculum.fs.standard_streams import LossyFile
@@ -65,18 +67,22 @@ def test_a_full_pipe_that_another_process_made_non_blocking_gets_every_byte() ->
 
 @pytest.mark.processes
 @pytest.mark.promise("No output stream ends or changes a run, whatever becomes of it or whatever it cannot encode")
-@pytest.mark.parametrize("how", [NO_READER, FULL_DISK])
-def test_a_run_whose_output_is_lost_trains_to_the_same_end(how: str, finished: Path, small_project: Path) -> None:
+@pytest.mark.parametrize(("out", "err", "whole"), [(NO_READER, FULL_DISK, True), (FULL_DISK, NO_READER, False)])
+def test_a_run_whose_output_is_lost_trains_to_the_same_end(
+    out: str, err: str, whole: bool, finished: Path, tmp_path: Path
+) -> None:
     """The job's log is a file; here the display of the command is lost from the first line on."""
+    if whole:
+        project = write_small_project(tmp_path / "project")
+    else:
+        project = Path(shutil.copytree(finished, tmp_path / "project"))
+        shutil.rmtree(project / "runs/full/variant/cooldown")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with lost(how) as descriptor:
-        run = commands.start(
-            *("run", "variant"), folder=small_project, environment=environment, out=descriptor, err=descriptor
-        )
+    with lost(out) as output, lost(err) as errors:
+        run = commands.start(*("run", "variant"), folder=project, environment=environment, out=output, err=errors)
         assert run.wait(300) == 0
     for name in ("trunk/basic/DONE", "variant/cooldown/DONE", "variant/cooldown/ledger.jsonl"):
-        ours, whole = (project / "runs/full" / name for project in (small_project, finished))
-        assert ours.read_bytes() == whole.read_bytes()
+        assert (project / "runs/full" / name).read_bytes() == (finished / "runs/full" / name).read_bytes()
 
 
 @pytest.mark.processes
