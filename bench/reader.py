@@ -25,7 +25,6 @@ from curriculum.plan.source import Segment, SourcePlan
 from curriculum.plan.stage import MixturePhase, MixtureSegment, StagePlan
 from curriculum.stream import reader
 from curriculum.stream.batch import Batch
-from runner.parallel.ranks import keep_freed_memory
 
 LIMIT = "limit: bare gather, widened"
 OURS, THREAD = "ours, no thread", "ours, read ahead by a thread"
@@ -74,6 +73,8 @@ def bare(root: Path) -> Iterator[np.ndarray]:
 
 
 def ours(root: Path, *, thread: bool, masked: bool = False) -> Iterator[np.ndarray]:
+    from runner.parallel.ranks import keep_freed_memory  # with torch, which others need not load
+
     keep_freed_memory()  # as every training process does
     plan, datasets = plan_of(root, {name: str(root / name) for name in text.NAMES}, masked)
     for dataset in datasets.values():  # every block compared with its digest, as the first pass does by and by

@@ -107,9 +107,12 @@ def forking() -> Iterator[None]:
 
     import runner.prepare.job
     import runner.train.loop  # noqa: F401
+    from runner.monitor import code_digest
 
     torch.set_num_threads(1)
     small.warmed()
+    code_digest.training_code()  # else every training computes them: half a second
+    code_digest.all_code()
     kept = (
         subprocess_launcher.begin,
         subprocess_launcher.kill,

@@ -233,6 +233,8 @@ def trace(
             stack.enter_context(patch)
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         stack.enter_context(live)
+        gc.freeze()  # a collection below looks at what was made there
+        stack.callback(gc.unfreeze)
         for number_of_layers in layers:
             live.phase = "build"
             model = Transformer(
@@ -250,10 +252,11 @@ def trace(
             )
             optimizer = adamw(model, OPTIMIZER)
             live.peaks.clear()
-            for _ in range(2):  # the second begins with what the first leaves
-                for number in range(micro_batches):
+            # A step of one micro-batch leaves what the whole step after it begins with.
+            for number_of_micro_batches in (1, micro_batches):
+                for number in range(number_of_micro_batches):
                     tokens = torch.zeros((micro_batch, sequence_length + 1), dtype=torch.long)
-                    with fsdp.micro_batch(model, last=number + 1 == micro_batches):
+                    with fsdp.micro_batch(model, last=number + 1 == number_of_micro_batches):
                         live.phase = "forward"
                         ends = torch.arange(0, tokens[:, 1:].numel() + 1, 256, dtype=torch.int32) if masked else None
                         documents = attention.Documents(None, ends, sequence_length) if ends is not None else None

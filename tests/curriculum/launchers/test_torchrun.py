@@ -6,10 +6,9 @@ import contextlib
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import commands
 import pytest
 from projects import TRUNK
 from slurm_cluster import free_ports, wait_for
@@ -25,18 +24,20 @@ STAGES = (
 )
 
 
-def begin(root: Path, *words: str, log: Path) -> subprocess.Popen[bytes]:
+def begin(root: Path, *words: str, log: Path, fresh: bool = False) -> commands.Started:
     with log.open("ab") as file:
-        return subprocess.Popen(
-            [sys.executable, "-m", "curriculum", "run", "trunk", "--size", "full", *words],
-            cwd=root,
-            stdout=file,
-            stderr=file,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        return commands.start(
+            *("run", "trunk", "--size", "full", *words),
+            folder=root,
+            environment={**os.environ, "OMP_NUM_THREADS": "1"},
+            out=file.fileno(),
+            err=file.fileno(),
+            fresh=fresh,
         )
 
 
 def process_of_rank(number: int, root: Path) -> int | None:
+    """Of a node that was started fresh."""
     for path in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (path / "cmdline").read_bytes().split(b"\0")
@@ -59,7 +60,10 @@ def test_two_nodes_begun_by_hand_join_the_same_launches_and_survive_the_loss_of_
     (far / "machines.yaml").write_text(MACHINES)
     boxes = ("--machine", "boxes", "--master-addr", f"127.0.0.1:{free_ports(1)[0]}")
     logs = [tmp_path / f"node{number}.log" for number in range(2)]
-    nodes = [begin(far, *boxes, "--node-rank", str(number), log=log) for number, log in enumerate(logs)]
+    # the node that is lost is started as a person does, the one that leads is forked
+    nodes = [
+        begin(far, *boxes, "--node-rank", str(number), log=log, fresh=number == 1) for number, log in enumerate(logs)
+    ]
     stage = far / "runs" / "full" / "trunk" / "basic"
     try:
         wait_for("a checkpoint", lambda: list(stage.glob("checkpoints/g0-*/manifest.json")), 120)
@@ -86,7 +90,7 @@ def test_a_node_that_never_comes_is_named_with_the_address_and_how_long_it_was_w
     port = free_ports(1)[0]
     log = tmp_path / "log"
     words = ("--machine", "boxes", "--master-addr", f"127.0.0.1:{port}", "--node-rank", "0")
-    assert begin(far, *words, log=log).wait(120) == 1
+    assert begin(far, *words, log=log, fresh=True).wait(120) == 1
     said = " ".join(log.read_text().split())
     assert "nodes 1, 2, 3 have not joined within 3 seconds: 4 nodes meet at" in said
     assert f"127.0.0.1:{port}" in said

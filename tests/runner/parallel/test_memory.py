@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from dataclasses import replace
 from typing import Any
@@ -49,6 +50,7 @@ def shape(sequence_length: int, micro_batch: int, micro_batches: int, shards: in
     )
 
 
+@functools.cache
 def traced(
     config: ModelConfig, step: memory.Step, ranks: int, *layers: int, masked: bool = False, z_loss: float = 0.0
 ) -> list[dict[str, int]]:
@@ -123,7 +125,7 @@ def test_llama_2_7b_trains_on_four_gpus_of_40_gb() -> None:
 @pytest.mark.slow
 def test_all_layers_on_64_ranks_are_traced_in_a_minute_and_have_the_extrapolated_peak() -> None:
     step = shape(2048, 7, 2, 4)
-    start = time.monotonic()
+    start = time.monotonic()  # nothing else traces as many layers
     whole = max(traced(TINYLLAMA, step, 64, TINYLLAMA.num_hidden_layers)[0].values())
     assert time.monotonic() - start < 60
     assert whole == pytest.approx(extrapolated(TINYLLAMA, step, 64), rel=1e-3)
@@ -134,14 +136,14 @@ def test_all_layers_on_64_ranks_are_traced_in_a_minute_and_have_the_extrapolated
 @pytest.mark.parametrize("checkpointing", ["none", "selective"])
 def test_keeping_documents_apart_takes_no_more(checkpointing: str) -> None:
     step = shape(2048, 7, 2, 4, checkpointing=checkpointing)
-    apart, whole = (max(traced(TINYLLAMA, step, 64, 2, masked=masked)[0].values()) for masked in (True, False))
+    apart, whole = (max(traced(TINYLLAMA, step, 64, 2, **more)[0].values()) for more in ({"masked": True}, {}))
     assert apart == pytest.approx(whole, rel=1e-4)
 
 
 @pytest.mark.slow
 def test_a_z_loss_takes_no_more() -> None:
     step = shape(2048, 7, 2, 4)
-    with_it, without = (max(traced(TINYLLAMA, step, 64, 2, z_loss=z)[0].values()) for z in (1e-5, 0.0))
+    with_it, without = (max(traced(TINYLLAMA, step, 64, 2, **more)[0].values()) for more in ({"z_loss": 1e-5}, {}))
     assert with_it == pytest.approx(without, rel=1e-3)
 
 
