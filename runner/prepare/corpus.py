@@ -35,6 +35,7 @@ from runner.prepare.columns import (
     is_utf8,
     look_up,
     python_values,
+    rows_of,
     texts_of,
     values_of,
     word,
@@ -380,7 +381,7 @@ class Corpus:
             texts = texts_of(column)
             data = Texts.join([replaced.get(at, bytes(texts[at])) for at in kept.tolist()])
         else:
-            data = texts_of(column if len(kept) == len(column) else column.take(pa.array(kept)))
+            data = texts_of(column if len(kept) == len(column) else rows_of(column, kept))
         yield Documents(data, lines, split, metadata)
 
     def _with_text(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -147,6 +149,23 @@ def test_parquet_text_that_is_not_utf8_is_counted_and_the_rest_is_read(tmp_path:
     found, tally = read(tmp_path)
     assert found == [("t.parquet:1", "one"), ("t.parquet:4", "four")]
     assert {why: n for (_, why), n in tally.dropped.items()} == {"not UTF-8": 1, "with null instead of text": 1}
+
+
+READ_WITHOUT_PANDAS = """
+import sys
+from curriculum.data.listing import SourceFile
+from runner.prepare.corpus import Corpus
+(batch,) = Corpus([SourceFile("t.parquet", sys.argv[1])]).batches()
+assert batch.texts.strings() == ["one", "three"], batch
+assert "pandas" not in sys.modules
+"""
+
+
+def test_a_table_with_an_empty_row_is_read_without_the_import_of_pandas(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["one", "", "three"]}), tmp_path / "t.parquet")
+    words = [sys.executable, "-c", READ_WITHOUT_PANDAS, str(tmp_path / "t.parquet")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.promise("Batches stay small where some documents are much longer than those before them")
