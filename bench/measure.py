@@ -54,11 +54,16 @@ class Started:
     """A clock that was started: of wall, and of this process with the children that have ended."""
 
     def __init__(self) -> None:
-        self._wall, self._used = time.perf_counter(), os.times()
+        self._wall, self._used = time.perf_counter(), _used()
 
     def seconds(self) -> tuple[float, float]:
-        used = zip(os.times()[:4], self._used[:4], strict=True)
-        return time.perf_counter() - self._wall, sum(now - then for now, then in used)
+        return time.perf_counter() - self._wall, _used() - self._used
+
+
+def _used() -> float:
+    """Seconds of processors so far; `os.times` counts them in hundredths."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(one.ru_utime + one.ru_stime for one in used)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,15 +35,15 @@ from runner.prepare.columns import (
     is_utf8,
     look_up,
     python_values,
+    rows_of,
     texts_of,
     values_of,
     word,
 )
 from runner.prepare.dataset_shards import STREAMED, DatasetShards
 from runner.prepare.formats import (
-    ARROW_END,
-    ARROW_FILE,
     READ_ERRORS,
+    arrow_batches,
     begins_with_rows,
     decode,
     describe_value,
@@ -325,9 +325,7 @@ class Corpus:
         for whole in batches:
             self.tally.columns.update(whole.schema.names)
             used = whole.select([name for name in whole.schema.names if name in self.used])
-            together = BATCH_ROWS
-            if whole.num_rows:
-                together = min(BATCH_ROWS, max(16, self.batch_bytes * whole.num_rows // max(1, whole.nbytes)))
+            together = _rows_together(whole.num_rows, whole.nbytes, self.batch_bytes)
             for first in range(0, whole.num_rows, together):
                 batch = used.slice(first, together)
                 yield from self._arrow(_row_prefix(file.name), row, batch, split)
@@ -339,13 +337,12 @@ class Corpus:
             self.tally.columns.update(names)
             used = [name for name in names if name in self.used]
             row = 1
-            for batch in table.iter_batches(
-                batch_size=_rows_together(table.metadata, self.text_column, self.batch_bytes), columns=used
-            ):
-                first, row = row, row + batch.num_rows
-                # by rows, for of a file with further columns not all is read
-                self.tally.stored = self._stored + (file.bytes or 0) * (row - 1) // table.metadata.num_rows
-                yield from self._arrow(_row_prefix(file.name), first, batch, split)
+            for groups, together in _groups_together(table.metadata, self.text_column, self.batch_bytes):
+                for batch in table.iter_batches(together, groups, used):
+                    first, row = row, row + batch.num_rows
+                    # by rows, for of a file with further columns not all is read
+                    self.tally.stored = self._stored + (file.bytes or 0) * (row - 1) // table.metadata.num_rows
+                    yield from self._arrow(_row_prefix(file.name), first, batch, split)
 
     def _arrow(self, prefix: bytes, first: int, batch: pa.RecordBatch, split: SplitName) -> Iterator[Documents]:
         """The documents of Arrow rows, of which the first has the number `first`."""
@@ -384,7 +381,7 @@ class Corpus:
             texts = texts_of(column)
             data = Texts.join([replaced.get(at, bytes(texts[at])) for at in kept.tolist()])
         else:
-            data = texts_of(column if len(kept) == len(column) else column.take(pa.array(kept)))
+            data = texts_of(column if len(kept) == len(column) else rows_of(column, kept))
         yield Documents(data, lines, split, metadata)
 
     def _with_text(
@@ -447,21 +444,6 @@ class Corpus:
         yield from self._flush(split)
 
 
-def arrow_batches(stream: IO[bytes], head: bytes) -> Iterator[pa.RecordBatch]:
-    """The record batches of an Arrow file or stream; ArrowInvalid for a stream that is cut off, also between two."""
-    if head.startswith(ARROW_FILE):
-        opened = pa.ipc.open_file(stream)
-        for number in range(opened.num_record_batches):
-            yield opened.get_batch(number)
-        return
-    if stream.seekable():
-        stream.seek(-len(ARROW_END), io.SEEK_END)
-        if stream.read() != ARROW_END:
-            raise pa.ArrowInvalid("the end of the Arrow stream is missing")
-        stream.seek(0)
-    yield from pa.ipc.open_stream(stream)
-
-
 def _json_values(lines: Iterable[bytes | None]) -> list[Any] | None:
     """The values of lines that are all JSON; None where one is not, or is blank or left out."""
     try:
@@ -480,15 +462,28 @@ def _name(prefix: bytes, row: int) -> str:
     return name
 
 
-def _rows_together(metadata: Any, column: str, batch_bytes: int) -> int:
-    """Rows of about `batch_bytes` of text, by what a Parquet file says of its first row groups."""
-    size = rows = 0
-    for number in range(min(4, metadata.num_row_groups)):
+def _groups_together(metadata: Any, column: str, batch_bytes: int) -> Iterator[tuple[list[int], int]]:
+    """Row groups of a Parquet file that are read together, and the rows of a batch of them.
+
+    Groups of more than `batch_bytes` of text are read alone, for one group's texts may be longer than another's.
+    """
+    groups, rows, size = list[int](), 0, 0
+    for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)
-        rows += group.num_rows
-        size += sum(
+        own = sum(
             group.column(at).total_uncompressed_size
             for at in range(group.num_columns)
             if group.column(at).path_in_schema.split(".")[0] == column.split(".")[0]
         )
-    return int(min(BATCH_ROWS, max(16, batch_bytes * rows // max(1, size))))
+        if groups and size + own > batch_bytes:
+            yield groups, _rows_together(rows, size, batch_bytes)
+            groups, rows, size = [], 0, 0
+        groups.append(number)
+        rows, size = rows + group.num_rows, size + own
+    if groups:
+        yield groups, _rows_together(rows, size, batch_bytes)
+
+
+def _rows_together(rows: int, size: int, batch_bytes: int) -> int:
+    """As many of so many rows as have about `batch_bytes`, where all have `size`; one at least."""
+    return min(BATCH_ROWS, max(1, batch_bytes * rows // max(1, size)))

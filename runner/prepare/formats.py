@@ -42,9 +42,9 @@ _DECOMPRESSORS: tuple[tuple[re.Pattern[bytes], Callable[[Any], Any]], ...] = (
     (re.compile(rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18"), lambda raw: pa.CompressedInputStream(raw, "zstd")),
 )
 _PARQUET = b"PAR1"
-ARROW_FILE, _ARROW_STREAM = b"ARROW1\0\0", b"\xff\xff\xff\xff"
-ARROW_MAGIC = (ARROW_FILE, _ARROW_STREAM)
-ARROW_END = _ARROW_STREAM + b"\0\0\0\0"
+_ARROW_FILE, _ARROW_STREAM = b"ARROW1\0\0", b"\xff\xff\xff\xff"
+_ARROW_MAGIC = (_ARROW_FILE, _ARROW_STREAM)
+_ARROW_END = _ARROW_STREAM + b"\0\0\0\0"
 _ENCODINGS = {  # the mark of UTF-32 begins with that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -154,7 +154,7 @@ def detect_format(head: bytes, name: str) -> str:
     """`parquet`, `arrow`, `json` (rows), `text` or `binary` (none of them), of a file that begins with `head`."""
     if head.startswith(_PARQUET):
         return "parquet"
-    if head.startswith(ARROW_MAGIC):
+    if head.startswith(_ARROW_MAGIC):
         return "arrow"
     if begins_with_rows(head):
         return "json"
@@ -237,6 +237,21 @@ def line_blocks(stream: IO[bytes], longest: int) -> Iterator[list[bytes | None]]
             begun, size = [last], len(last)
     if size:
         yield [None if size > longest else b"".join(begun)]
+
+
+def arrow_batches(stream: IO[bytes], head: bytes) -> Iterator[pa.RecordBatch]:
+    """The record batches of an Arrow file or stream; ArrowInvalid for a stream that is cut off, also between two."""
+    if head.startswith(_ARROW_FILE):
+        opened = pa.ipc.open_file(stream)
+        for number in range(opened.num_record_batches):
+            yield opened.get_batch(number)
+        return
+    if stream.seekable():
+        stream.seek(-len(_ARROW_END), io.SEEK_END)
+        if stream.read() != _ARROW_END:
+            raise pa.ArrowInvalid("the end of the Arrow stream is missing")
+        stream.seek(0)
+    yield from pa.ipc.open_stream(stream)
 
 
 def parse_json(data: bytes | str) -> Any:

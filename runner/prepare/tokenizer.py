@@ -99,7 +99,8 @@ def _sample(request: TokenizerRequest, dataset: str) -> Iterator[str]:
     if read.get("extract"):
         texts = (text for _, text in chinese_docstrings(spread))
     else:
-        corpus = Corpus(spread, format=read.get("format"), text=column, shards=shards, batch_bytes=1, tally=tally)
+        ahead = 1 + request.sample_bytes // 1000  # small: what is read beyond the sample's end is read for nothing
+        corpus = Corpus(spread, format=read.get("format"), text=column, shards=shards, batch_bytes=ahead, tally=tally)
         texts = (text[: request.sample_bytes] for batch in corpus.batches() for text in batch.texts.strings())
     for text in texts:
         yield text

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -147,6 +149,42 @@ def test_parquet_text_that_is_not_utf8_is_counted_and_the_rest_is_read(tmp_path:
     found, tally = read(tmp_path)
     assert found == [("t.parquet:1", "one"), ("t.parquet:4", "four")]
     assert {why: n for (_, why), n in tally.dropped.items()} == {"not UTF-8": 1, "with null instead of text": 1}
+
+
+READ_WITHOUT_PANDAS = """
+import sys
+from curriculum.data.listing import SourceFile
+from runner.prepare.corpus import Corpus
+(batch,) = Corpus([SourceFile("t.parquet", sys.argv[1])]).batches()
+assert batch.texts.strings() == ["one", "three"], batch
+assert "pandas" not in sys.modules
+"""
+
+
+def test_a_table_with_an_empty_row_is_read_without_the_import_of_pandas(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"text": ["one", "", "three"]}), tmp_path / "t.parquet")
+    words = [sys.executable, "-c", READ_WITHOUT_PANDAS, str(tmp_path / "t.parquet")]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.promise("Batches stay small where some documents are much longer than those before them")
+@pytest.mark.parametrize("ending", ["parquet", "arrow"])
+def test_batches_stay_near_their_size_where_documents_become_much_longer(tmp_path: Path, ending: str) -> None:
+    tables = [pa.table({"text": [f"{group} short {n}" for n in range(300)]}) for group in range(5)]
+    tables += [pa.table({"text": [f"{group} {n} " + "long " * 4000 for n in range(20)]}) for group in range(2)]
+    opened = pq.ParquetWriter if ending == "parquet" else pa.ipc.new_file
+    with opened(tmp_path / f"t.{ending}", tables[0].schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+    file = SourceFile(f"t.{ending}", str(tmp_path / f"t.{ending}"))
+    batches = list(Corpus([file], batch_bytes=30_000).batches())
+    assert max(len(batch.texts.data) for batch in batches) < 60_000
+    assert len(batches) < 60  # the short ones are together
+    texts = [text for table in tables for text in table["text"].to_pylist()]
+    assert [text for batch in batches for text in batch.texts.strings()] == texts
+    lines = [json.loads(line) for batch in batches for line in batch.lines]
+    assert lines == [f"t.{ending}:{row}" for row in range(1, 1541)]
 
 
 def test_a_missing_text_column_leaves_every_row_out_and_the_columns_are_remembered(tmp_path: Path) -> None:
