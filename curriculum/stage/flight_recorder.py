@@ -20,7 +20,8 @@ def configure(attempt: Attempt) -> None:
     """Before the process groups are made: what is kept, and where NCCL's own watchdog writes it to after a timeout."""
     os.environ.setdefault("TORCH_FR_BUFFER_SIZE", str(OPERATIONS))
     os.environ.setdefault("TORCH_NCCL_DUMP_ON_TIMEOUT", "1")
-    os.environ.setdefault("TORCH_FR_DUMP_TEMP_FILE", str(attempt.nccl_operations("")))  # torch appends the rank
+    # torch appends the rank; a process that trains several stages in turn writes to the attempt of each
+    os.environ["TORCH_FR_DUMP_TEMP_FILE"] = str(attempt.nccl_operations(""))
 
 
 def dump(attempt: Attempt, rank: int) -> None:

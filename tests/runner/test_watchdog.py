@@ -16,6 +16,7 @@ from projects import BuiltOnce
 
 from curriculum.artifacts import jobs
 from curriculum.artifacts.stage_folder import Attempt
+from curriculum.stage import flight_recorder
 
 pytestmark = pytest.mark.processes
 
@@ -116,3 +117,13 @@ def test_a_request_for_stacks_writes_the_collectives_too_and_ends_nothing(tmp_pa
     finally:
         for rank in ranks:
             rank.kill()
+
+
+def test_each_stage_of_a_process_has_its_last_collectives_written_to_its_own_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCH_FR_DUMP_TEMP_FILE", raising=False)
+    for name in ("first", "second"):
+        attempt = Attempt(tmp_path / name)
+        flight_recorder.configure(attempt)
+        assert os.environ["TORCH_FR_DUMP_TEMP_FILE"] + "0" == str(attempt.nccl_operations(0))
