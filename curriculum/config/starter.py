@@ -30,6 +30,9 @@ SEQUENCE_LENGTH: Final = 128
 VOCABULARY: Final = 2048
 LARGEST_RUN: Final = 2_000_000
 """Tokens, some minutes on a laptop: a first run should be short, however much text there is."""
+PASSES: Final = 16
+"""Allowed where the text sets the length of the run: 2 are meant, but the amount of text is estimated from its bytes,
+and which of few documents are held out, small ones or large ones, is decided by content."""
 LEAST_TEXT: Final = 20_000
 """Tokens: half of them held out are about the 64 windows needed, with some to spare."""
 LEAST_DOCUMENTS: Final = 20
@@ -94,13 +97,15 @@ def sources(project: Path, folders: Sequence[str]) -> list[Source]:
 def files(sources: Sequence[Source]) -> dict[str, str]:
     """The YAML files of the project, by path, each without its modeline."""
     names = [source.name for source in sources]
-    mixtures = {name: _mixture(f"{name} alone", {name: 1}) for name in names}
     cooldown = first = names[0]
     end = _rounded(min(LARGEST_RUN, 2 * sources[0].trained_on))  # both stages read the first source about twice
     until = _rounded(end * 4 // 5)
+    may_repeat = any(2 * source.trained_on < LARGEST_RUN for source in sources)
+    mixtures = {name: _mixture(f"{name} alone", {name: 1}, may_repeat=may_repeat) for name in names}
     if len(sources) > 1:
         cooldown = free_name("blend", names)
-        mixtures[cooldown] = _mixture(f"{first} with the other text mixed in", _blend(sources, end - until))
+        about = f"{first} with the other text mixed in"
+        mixtures[cooldown] = _mixture(about, _blend(sources, end - until), may_repeat=may_repeat)
     return {
         "sources.yaml": _sources_file(sources),
         "sizes.yaml": SIZES,
@@ -179,9 +184,13 @@ def _blend(sources: Sequence[Source], tokens: int) -> dict[str, int]:
     return {first.name: max(1, 100 - sum(weights.values())), **weights}
 
 
-def _mixture(about: str, weights: Mapping[str, int]) -> str:
+def _mixture(about: str, weights: Mapping[str, int], *, may_repeat: bool) -> str:
     shown = ", ".join(f"{name}: {weight}" for name, weight in weights.items())
-    return f"about: {about}\nweights: {{{shown}}}    # proportions of tokens, on any scale\n"
+    text = f"about: {about}\nweights: {{{shown}}}    # proportions of tokens, on any scale\n"
+    if may_repeat:
+        passes = ", ".join(f"{name}: {PASSES}" for name in weights)
+        text += f"passes: {{{passes}}}    # how often each may be read; without this line 4 times\n"
+    return text
 
 
 def _sources_file(sources: Sequence[Source]) -> str:

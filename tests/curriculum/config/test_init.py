@@ -192,6 +192,20 @@ def test_a_project_for_two_folders_of_text_trains_as_it_was_written(tmp_path: Pa
     assert compiled.stages[1].setting.mixture == "blend"
 
 
+def test_a_project_for_twenty_documents_of_very_different_lengths_trains_as_it_was_written(tmp_path: Path) -> None:
+    """Of which more than half are held out, since they are chosen by content: the rest is read again and again."""
+    topics = sorted(pydoc_data.topics.topics.items())[::2]
+    folders = [tmp_path / "help", tmp_path / "more"]
+    for at, (key, text) in enumerate(topics):
+        folder = folders[at % 2]
+        folder.mkdir(exist_ok=True)
+        (folder / f"{key}.txt").write_text(text)
+    made = call(tmp_path, "init", "mine", "--text", "help", "--text", "more")
+    assert made.returncode == 0, made.stderr
+    done = call(tmp_path / "mine", "run", "first")
+    assert done.returncode == 0, done.stderr
+
+
 SIZES = {  # documents, bytes of each
     "the least there may be": (20, 4_100),
     "many small ones": (2000, 500),
