@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -66,6 +65,5 @@ def test_the_log_that_a_failure_names_is_kept(
     done = curriculum(project, "rehearse-trainer", "mine", check=False, fresh=True)
     assert done.returncode == 1
     assert "a fault of the trainer" in done.stderr
-    named = re.search(r"the whole log:\s*(\S[\S\n ]*rank0\.log)", done.stderr)
-    assert named is not None, done.stderr
-    assert "a fault of the trainer" in Path(re.sub(r"\s", "", named[1])).read_text()
+    named = "".join(done.stderr.partition("the whole log:")[2].split())  # a terminal's lines break a long path
+    assert "a fault of the trainer" in Path(named).read_text()

@@ -140,7 +140,8 @@ def test_training_and_evaluation_agree_on_the_same_tokens() -> None:
 
 
 # Kernels of scalars: a compiler reads torch's headers of vectors for seconds, and tries each instruction set first.
-@torch._inductor.config.patch({"cpp.vec_isa_ok": False})
+# No caches: what they keep of other runs may be kernels of vectors.
+@torch._inductor.config.patch({"cpp.vec_isa_ok": False, "force_disable_caches": True})
 @pytest.mark.slow
 @pytest.mark.parametrize("z_loss", [0.0, 1e-2])
 def test_the_compiled_loss_is_that_of_the_other_path_and_reads_its_logits_thrice_at_most(z_loss: float) -> None:

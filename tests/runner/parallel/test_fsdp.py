@@ -210,7 +210,8 @@ def test_a_lone_fp32_process_needs_no_process_group() -> None:
 
 
 # Kernels of scalars: a compiler reads torch's headers of vectors for seconds, and tries each instruction set first.
-@torch._inductor.config.patch({"cpp.vec_isa_ok": False})
+# No caches: what they keep of other runs may be kernels of vectors.
+@torch._inductor.config.patch({"cpp.vec_isa_ok": False, "force_disable_caches": True})
 @pytest.mark.slow
 def test_compiled_blocks_compute_what_eager_ones_do() -> None:
     losses = []
