@@ -6,10 +6,11 @@ step. Ranks are given to `BatchSampler`, `Batches` or `Loader`; a wrapper that d
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -52,11 +53,39 @@ def megatron(rows: Integers) -> dict[str, torch.Tensor]:
     return {"tokens": inputs, "labels": targets, "loss_mask": mask, "position_ids": positions}
 
 
+ROW_BY_ROW: Final = (tokens, pair, causal_lm, megatron)
+"""Those whose item of many rows is the items of some rows put together."""
+TOGETHER: Final = 2 << 20
+"""Bytes of tokens that a loader's worker sends at once."""
+
+
+def _split(item: Any, rows: int) -> list[Any]:
+    """An item of many rows as items of `rows` each, which share its memory."""
+    if isinstance(item, torch.Tensor):
+        return list(torch.split(item, rows))
+    if isinstance(item, dict):
+        parts = zip(*(_split(value, rows) for value in item.values()), strict=True)
+        return [dict(zip(item, values, strict=True)) for values in parts]
+    return [type(item)(values) for values in zip(*(_split(value, rows) for value in item), strict=True)]
+
+
 # --- datasets and samplers ----------------------------------------------------------------------------------
 
 
 class SampleNumber(int):
     """A sample's number since the root, as `BatchSampler` gives it; a plain index counts from the dataset's first."""
+
+
+class SampleNumbers(list[int]):
+    """The numbers of samples that follow each other; a worker is sent the first and the last alone."""
+
+    def __init__(self, numbers: range) -> None:
+        super().__init__(map(SampleNumber, numbers))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self and self == [*(numbers := range(int(self[0]), int(self[-1]) + 1))]:
+            return SampleNumbers, (numbers,)
+        return list, ([*self],)  # somebody changed it
 
 
 class Samples(Dataset[Any]):
@@ -176,7 +205,7 @@ class BatchSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         for numbers, _ in self._micro_batches:
-            yield [SampleNumber(number) for number in numbers]
+            yield SampleNumbers(numbers)
 
     @property
     def batch_size(self) -> int:
@@ -206,6 +235,7 @@ class Batches(IterableDataset[Any]):
             stream, first_step, last_step, rank=rank, world_size=world_size, micro_batch=micro_batch
         )
         self.shape = shape
+        self.together = 0  # bytes of what a worker reads at once; 0: a micro-batch
 
     def __len__(self) -> int:
         return len(self.micro_batches)
@@ -213,9 +243,28 @@ class Batches(IterableDataset[Any]):
     def __iter__(self) -> Iterator[Any]:
         worker = get_worker_info()
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        for at, (numbers, _) in enumerate(self.micro_batches):
+        for at, group in enumerate(self.groups()):
             if at % workers == number:
+                numbers = np.concatenate([np.arange(part.start, part.stop) for part, _ in group])
                 yield self.shape(self.micro_batches.stream.samples(numbers))
+
+    def groups(self) -> Iterator[list[tuple[range, int]]]:
+        """The micro-batches that are read together, in order: one, or as many of a size and a stage as `together` has.
+
+        Each with the step to resume from once it was trained on.
+        """
+        group: list[tuple[range, int]] = []
+        most, end = 1, 0
+        for numbers, step in self.micro_batches:
+            if group and (len(group) == most or len(numbers) != len(group[0][0]) or numbers.start >= end):
+                yield group
+                group = []
+            if not group and self.together:
+                stage = next(one for one in self.micro_batches.stream.stages if numbers.start < one.last_sample)
+                most, end = max(1, self.together // (len(numbers) * stage.plan.sequence_length * 8)), stage.last_sample
+            group.append((numbers, step))
+        if group:
+            yield group
 
     def set_epoch(self, epoch: int) -> None:
         """Called on every rank by accelerate's loaders before they read: PlanError where there are several ranks."""
@@ -248,6 +297,7 @@ class Loader(DataLoader[Any]):
 
     The state of a loader that has given out a part of a step is the beginning of that step. `load_state_dict` goes to
     the number's step, or to the loader's own first step if that is later. Its length stays that of all its steps.
+    Its workers send several small micro-batches at once, which takes most of the time of sending each.
     """
 
     def __init__(self, batches: Batches, **options: Any) -> None:
@@ -259,7 +309,10 @@ class Loader(DataLoader[Any]):
         self._micro_batches = batches.micro_batches
         self._first_step = self._step = batches.micro_batches.first_step
         self._length = len(batches)
-        super().__init__(batches, batch_size=None, **options)
+        self._batches = copy.copy(batches)
+        if options.get("num_workers") and batches.shape in ROW_BY_ROW and options.get("collate_fn") is None:
+            self._batches.together = TOGETHER
+        super().__init__(self._batches, batch_size=None, **options)
 
     def __len__(self) -> int:
         return self._length
@@ -268,9 +321,11 @@ class Loader(DataLoader[Any]):
         return self._counted(super().__iter__())
 
     def _counted(self, items: Iterator[Any]) -> Iterator[Any]:
-        for (_, step), item in zip(self._micro_batches, items, strict=True):
-            self._step = step
-            yield item
+        for group, item in zip(self._batches.groups(), items, strict=True):
+            parts = [item] if len(group) == 1 else _split(item, len(group[0][0]))
+            for (_, step), part in zip(group, parts, strict=True):
+                self._step = step
+                yield part
 
     def state_dict(self) -> dict[str, int]:
         return {"samples": self._micro_batches.stream.sample(self._step)}

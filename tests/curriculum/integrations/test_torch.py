@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ from torch.utils.data import DataLoader, DistributedSampler
 import curriculum
 from curriculum import stream
 from curriculum.errors import PlanError
+from curriculum.integrations import torch as integration
 from curriculum.integrations.torch import (
     Batches,
     BatchSampler,
     Loader,
     PlannedLR,
+    SampleNumber,
     Samples,
     any_rank,
     causal_lm,
@@ -75,6 +77,62 @@ def test_a_dataloader_reads_each_step_s_tokens_whatever_its_workers(
     in_turn = DataLoader(Batches(variant, start, micro_batch=MICRO, shape=tokens), batch_size=None, **options)
     assert witnesses(variant, batches_of(in_turn), start) == planned[start:]
     assert len(by_number) == len(in_turn) == len(list(variant.batches(start, micro_batch=MICRO)))
+
+
+def doubled(rows: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(2 * rows)
+
+
+@pytest.mark.promise(
+    "A loader's workers send several micro-batches at once, and it gives out each, resumed at any step"
+)
+@pytest.mark.processes
+@pytest.mark.parametrize("shape", [tokens, pair, causal_lm, megatron, doubled])
+@pytest.mark.parametrize("together", [1, 5])
+def test_what_workers_send_together_is_given_out_a_micro_batch_at_a_time(
+    variant: Stream, shape: Callable[[Any], Any], together: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = MICRO * variant.sequence_length * 8
+    monkeypatch.setattr(integration, "TOGETHER", together * row + 1)
+    start = variant.stages[1].first_step - 3  # across a stage's boundary and a batch that changes
+    alone = list(Loader(Batches(variant, start, micro_batch=MICRO, shape=shape)))
+    loader = Loader(Batches(variant, start, micro_batch=MICRO, shape=shape), num_workers=2)
+    groups = [len(group) for group in loader.dataset.groups()]  # type: ignore[attr-defined]
+    assert max(groups) == (together if shape is not doubled else 1)
+    found = []
+    for number, item in enumerate(loader, start=1):
+        found.append(item)
+        step = variant.step_of(variant.sample(start) + number * MICRO) if number < len(loader) else variant.last_step
+        assert loader.state_dict() == {"samples": variant.sample(step)}
+    assert len(found) == len(alone) == len(loader)
+    for one, other in zip(found, alone, strict=True):
+        assert type(one) is type(other)
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
+
+
+def test_groups_end_with_their_stage_and_where_the_batch_of_a_step_is_another(variant: Stream) -> None:
+    batches = Batches(variant)  # a micro-batch is a step
+    batches.together = 1 << 30
+    groups = list(batches.groups())
+    sizes = [{len(numbers) for numbers, _ in group} for group in groups]
+    assert all(len(size) == 1 for size in sizes)
+    edges = {stage.first_sample for stage in variant.stages}
+    assert edges <= {group[0][0].start for group in groups}
+    assert [part for group in groups for part in group] == list(batches.micro_batches)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batches, "together", 0)
+        assert all(len(group) == 1 for group in batches.groups())
+
+
+def test_the_numbers_of_a_batch_travel_to_a_worker_by_their_ends(variant: Stream) -> None:
+    batch = next(iter(BatchSampler(variant, 3)))
+    sent = pickle.loads(pickle.dumps(batch))
+    assert sent == batch == [*range(variant.sample(3), variant.sample(4))]
+    assert {type(number) for number in sent} == {SampleNumber}
+    assert len(pickle.dumps(batch)) < 120
+    batch.append(batch[0])
+    assert pickle.loads(pickle.dumps(batch)) == batch
+    assert pickle.loads(pickle.dumps(type(batch)(range(0)))) == []
 
 
 def stack(rows: list[torch.Tensor]) -> torch.Tensor:
