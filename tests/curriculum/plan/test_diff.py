@@ -214,7 +214,7 @@ def pairs(draw: st.DrawFn) -> tuple[Small, Small]:
             rows[at] = replace(rows[at], sequences=draw(st.integers(4, 16)), skip=None)
         elif edit == "ramp" and at:
             rows[at] = replace(rows[at], ramp=draw(st.integers(1, 4)))
-        elif edit == "skip":
+        elif edit == "skip" and rows[at].sequences > 2:
             begin = draw(st.integers(1, rows[at].sequences - 2))
             rows[at] = replace(rows[at], skip=(begin, draw(st.integers(begin + 1, rows[at].sequences - 1))))
         elif edit == "data seed":
