@@ -38,6 +38,7 @@ def run(folder: Path, *words: str) -> tuple[str, dict[str, list[dict[str, object
         ("bench.update", 1, 1),
         ("bench.studies", 1, 1),
         ("bench.documents", 1, 1),
+        ("bench.overlap", 1, 1),
     ],
 )
 def test_a_figure_is_measured_in_turns_beside_its_limit_with_median_and_spread(
