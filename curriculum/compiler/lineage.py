@@ -217,7 +217,7 @@ def _cut(stages: tuple[LineageStage, ...], address: Address, place: Place | None
         raise PlanError(
             f"`{address}` is before the first step, where no checkpoint is",
             place=place,
-            hint="give a later position; what shares no step begins anew, `from: hf:DIR` or without `from:`",
+            hint="give a later position; what shares no step starts with `from: hf:DIR` or without `from:`",
         )
     if address.position > end:
         raise PlanError(

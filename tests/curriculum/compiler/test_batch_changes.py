@@ -298,10 +298,10 @@ def test_a_decay_begins_at_the_rate_that_a_grown_batch_has(tmp_path: Path) -> No
     )
     for name, factor in (("end", 2.0), ("middle", 3**0.5)):
         grown, fall_plan = (stage.plan for stage in compile_curriculum(project, name, "full").stages)
-        begun = grown.learning_rate.at(fall_plan.start) * factor
-        assert fall_plan.learning_rate.at(fall_plan.start) == pytest.approx(begun, rel=1e-12)
+        first_rate = grown.learning_rate.at(fall_plan.start) * factor
+        assert fall_plan.learning_rate.at(fall_plan.start) == pytest.approx(first_rate, rel=1e-12)
         steps = [fall_plan.lr(step) for step in range(fall_plan.first_step, fall_plan.stop_step)]
-        assert begun > steps[0] > steps[1] > steps[-1] == 0
+        assert first_rate > steps[0] > steps[1] > steps[-1] == 0
         assert fall_plan.rate_factor(fall_plan.first_step) == 1
 
 
