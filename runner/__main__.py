@@ -22,7 +22,7 @@ from curriculum.artifacts import jobs  # noqa: E402
 from curriculum.artifacts.stage_folder import Attempt  # noqa: E402
 from curriculum.errors import CurriculumError, RunFailed  # noqa: E402
 from curriculum.fs import standard_streams  # noqa: E402
-from curriculum.stage.watchdog import Watchdog  # noqa: E402
+from curriculum.stream.watchdog import Watchdog  # noqa: E402
 
 if TYPE_CHECKING:
     from runner.parallel.ranks import Ranks

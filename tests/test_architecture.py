@@ -84,6 +84,12 @@ def test_imports_keep_the_contracts_of_pyproject() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_the_listing_of_curriculum_is_short_enough_to_be_read_at_once() -> None:
+    entries = [path for path in (ROOT / "curriculum").iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= 22
+    assert sum(path.is_file() for path in entries) <= 8
+
+
 def test_no_module_has_a_vague_name() -> None:
     names = {path.stem for path in modules("curriculum") + modules("runner")}
     assert not names & VAGUE_NAMES

@@ -8,7 +8,7 @@ import commands
 import pytest
 
 from curriculum.artifacts.stage_folder import Attempt
-from curriculum.stage.watchdog import Watchdog
+from curriculum.stream.watchdog import Watchdog
 
 
 @pytest.fixture(scope="module")

@@ -19,9 +19,9 @@ from curriculum.execution.request import RunRequest
 from curriculum.launchers.process import Launcher, ProcessLauncher, default_threads
 from curriculum.launchers.supervisor import silence, supervise, supervise_each
 from curriculum.plan.stage import StagePlan
-from curriculum.stage import resume
-from curriculum.stage.resume import LOCK_SECONDS, stage_lock
-from curriculum.stage.saves import mark_done
+from curriculum.stream import resume
+from curriculum.stream.resume import LOCK_SECONDS, stage_lock
+from curriculum.stream.saves import mark_done
 
 PATIENCE_SECONDS = 1.5
 """What a job that trains nothing may take to end once it is stopped: it loses nothing when it is killed."""
@@ -148,7 +148,7 @@ def _unsaid(job: jobs.TrainJob, code: int) -> dict[str, Any]:
             "outcome": jobs.REFUSED,
             "message": f"trainer `{job.trainer.name}` ended without reaching the end or saying why: it is at "
             f"{position:,} of {end:,} tokens",
-            "hint": "its log says what it did; a trainer that uses `curriculum.stage.join()` says how it ends, and "
+            "hint": "its log says what it did; a trainer that uses `curriculum.stream.join()` says how it ends, and "
             "exit code 75 that its machine is taken away; the same command resumes from what is saved",
         }
     if end == plan.end:

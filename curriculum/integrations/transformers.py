@@ -25,8 +25,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from curriculum.errors import PlanError
 from curriculum.integrations.torch import Integers, PlannedLR, Samples, causal_lm, pair
 from curriculum.plan.ranks import share_of_rank
-from curriculum.stage import Stage
-from curriculum.stream import Stream, witness
+from curriculum.stream import Stage, Stream, witness
 from curriculum.stream.stream import StreamStage
 
 

@@ -1,4 +1,4 @@
-"""Pictures and the HTML report; starts nothing.
+"""Pictures, the HTML report, and a project as tables for a notebook; starts nothing.
 
 May import analysis and below.
 """

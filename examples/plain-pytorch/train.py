@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from curriculum.stage import join
+from curriculum.stream import join, witness
 
 
 def agree(flag: bool) -> bool:
@@ -20,7 +20,6 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from curriculum.integrations.torch import any_rank  # noqa: E402
-from curriculum.stream import witness  # noqa: E402
 
 MICRO_BATCH = 4
 if stage.world_size > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from curriculum.stage import join
+from curriculum.stream import join
 
 stage = join()  # before torch, which takes seconds to import: from here on a signal to stop is noticed
 

@@ -28,7 +28,7 @@ from curriculum import fs
 from curriculum.artifacts import checkpoints, huggingface
 from curriculum.artifacts.jobs import Machine
 from curriculum.errors import CheckpointError, RunFailed
-from curriculum.stage.agreement import POLL_SECONDS
+from curriculum.stream.agreement import POLL_SECONDS
 from runner.checkpoint import rank_file
 from runner.checkpoint.hf_weights import index_of, read_rows
 from runner.parallel.fsdp import reshard

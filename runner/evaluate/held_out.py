@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from curriculum.plan.stage import StagePlan
-from curriculum.stage.held_out import HeldOutSets, quarter_ends
 from curriculum.stream.batch import document_end
+from curriculum.stream.held_out import HeldOutSets, quarter_ends
 from runner.model.forward import losses
 from runner.model.transformer import Transformer
 from runner.parallel import fsdp

@@ -11,7 +11,7 @@ from curriculum.artifacts.jobs import DONE, STOPPED, EvaluateJob
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import PlanError
 from curriculum.plan.stage import StagePlan
-from curriculum.stage.held_out import HeldOutSets
+from curriculum.stream.held_out import HeldOutSets
 from runner.checkpoint import tensors
 from runner.evaluate.held_out import evaluate
 from runner.parallel import determinism

@@ -32,7 +32,7 @@ TRAINING_CODE: dict[str, str] = {
     "dataloader": "curriculum/stream/reader.py",
     "batch": "curriculum/stream/batch.py",
     "stream": "curriculum/stream/stream.py",
-    "stage": "curriculum/stage/stage.py",
+    "stage": "curriculum/stream/stage.py",
     "model": "runner/model/transformer.py",
     "rotary positions": "runner/model/rotary.py",
     "model initialisation": "runner/model/init.py",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from curriculum import fs
 from curriculum.plan.stage import StagePlan
-from curriculum.stage import metrics
+from curriculum.stream import metrics
 from runner.monitor.trackers import Trackers
 
 

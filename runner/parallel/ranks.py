@@ -17,7 +17,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.tensor import DTensor
 
 from curriculum.errors import PlanError
-from curriculum.stage import agreement
+from curriculum.stream import agreement
 
 TIMEOUT = timedelta(minutes=10)
 

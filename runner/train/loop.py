@@ -1,6 +1,6 @@
 """The training loop of one stage. Read this first.
 
-It is a loop like any other trainer's: the stage (`curriculum.stage`) gives the batches and says when to evaluate, to
+It is a loop like any other trainer's: the stage (`curriculum.stream`) gives the batches and says when to evaluate, to
 save and to stop. Ours reads a step's figures one step later, and its threads write a checkpoint while it trains.
 """
 
@@ -17,7 +17,7 @@ import torch
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.jobs import TrainJob
 from curriculum.errors import RunFailed
-from curriculum.stage import Stage
+from curriculum.stream import Stage
 from curriculum.stream.batch import Batch
 from runner.evaluate.held_out import evaluate
 from runner.model.transfer import to_host

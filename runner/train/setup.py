@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from curriculum.artifacts.jobs import TrainJob
 from curriculum.data.dataset import Dataset
 from curriculum.plan.stage import StagePlan
-from curriculum.stage import Stage
-from curriculum.stage.held_out import HeldOutSets
+from curriculum.stream import Stage
+from curriculum.stream.held_out import HeldOutSets
 from runner.model.transformer import Transformer
 from runner.monitor import trackers
 from runner.parallel import determinism

@@ -10,7 +10,7 @@ import yaml
 
 from curriculum.artifacts import jobs
 from curriculum.config.machines import TrainerEntry
-from curriculum.stage import Stage
+from curriculum.stream import Stage
 
 PAGE = (Path(__file__).parents[2] / "docs/job-json.md").read_text()
 

@@ -32,7 +32,7 @@ DEFECTS = (
     ),
     Defect(
         "the ledger is not cut back to the checkpoint that is gone on from",
-        "curriculum.stage.resume",
+        "curriculum.stream.resume",
         "    for path in (folder.ledger, folder.metrics, folder.events):\n",
         "    for path in (folder.metrics, folder.events):\n",
         "R1",
@@ -54,7 +54,7 @@ DEFECTS = (
     ),
     Defect(
         "a resumed run goes on one step too far",
-        "curriculum.stage.stage",
+        "curriculum.stream.stage",
         "        self.step = job.resume.step\n",
         '        self.step = job.resume.step + (job.resume.origin == "own")\n',
         "R1",

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.processes
 MESSAGES = Path(__file__).parent / "trainers"
 NAMES = sorted(path.stem for path in MESSAGES.glob("*.py"))
 SOUND = """
-from curriculum.stage import join
+from curriculum.stream import join
 
 with join() as stage:
     for batch in stage.batches():

@@ -16,7 +16,7 @@ from projects import BuiltOnce
 
 from curriculum.artifacts import jobs
 from curriculum.artifacts.stage_folder import Attempt
-from curriculum.stage import flight_recorder
+from curriculum.stream import flight_recorder
 
 pytestmark = pytest.mark.processes
 

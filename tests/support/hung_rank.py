@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from curriculum.artifacts.stage_folder import Attempt
-from curriculum.stage.watchdog import Watchdog
+from curriculum.stream.watchdog import Watchdog
 from runner.parallel.ranks import join_ranks
 
 attempt, limit = Attempt(Path(sys.argv[1])), float(sys.argv[2])

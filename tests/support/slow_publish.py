@@ -19,7 +19,7 @@ from typing import Any
 from curriculum import fs
 from curriculum.artifacts import checkpoints, jobs
 from curriculum.artifacts.job_process import StopFlag
-from curriculum.stage.resume import decided
+from curriculum.stream.resume import decided
 from runner.parallel import ranks as runner_ranks
 from runner.train.loop import train
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.processes
 TRAINER = """
 import time
 from pathlib import Path
-from curriculum.stage import join
+from curriculum.stream import join
 from curriculum.stream import witness
 
 with join() as stage:

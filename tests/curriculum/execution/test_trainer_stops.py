@@ -21,7 +21,7 @@ pytestmark = pytest.mark.processes
 
 TRAINER = """
 import os, time
-from curriculum.stage import join
+from curriculum.stream import join
 
 with join() as stage:
     for batch in stage.batches():
@@ -35,7 +35,7 @@ with join() as stage:
 TWO_RANKS = """
 import torch
 from curriculum.integrations.torch import any_rank
-from curriculum.stage import join
+from curriculum.stream import join
 from curriculum.stream import witness
 
 torch.distributed.init_process_group("gloo")

@@ -157,7 +157,7 @@ GOES_ON = """\
 import sys, time
 from pathlib import Path
 from curriculum.artifacts.stage_folder import Attempt
-from curriculum.stage.watchdog import Watchdog
+from curriculum.stream.watchdog import Watchdog
 with Watchdog(Attempt(Path(sys.argv[1])), 0, 60.0) as watchdog:
     while True:
         watchdog.arm()

@@ -17,8 +17,8 @@ from projects import BuiltOnce, job_of, write_prepared_project
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
-from curriculum.stage import Stage
-from curriculum.stage.resume import decided
+from curriculum.stream import Stage
+from curriculum.stream.resume import decided
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 FULL = ("--size", "full")

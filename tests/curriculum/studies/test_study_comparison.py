@@ -13,12 +13,12 @@ from pretend_arms import pretend
 from curriculum.__main__ import main
 from curriculum.config.project import Project
 from curriculum.errors import NotFound, PlanError
+from curriculum.report.tables import ProjectTables
 from curriculum.studies.arm import Arm
 from curriculum.studies.arms import compile_study
 from curriculum.studies.compare import compare_study, difference_words
 from curriculum.studies.measured import measure
 from curriculum.studies.verdicts import difference
-from curriculum.tables import ProjectTables
 
 ROOT = Path(__file__).resolve().parents[3]
 CODE, MATH, WEB = "starcoder-python-jupyter", "proof-pile-2", "slimpajama"

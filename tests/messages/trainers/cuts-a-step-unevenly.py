@@ -1,5 +1,5 @@
 # A trainer whose micro-batches do not divide the batch.
-from curriculum.stage import join
+from curriculum.stream import join
 
 with join() as stage:
     for batch in stage.batches(micro_batch=3):

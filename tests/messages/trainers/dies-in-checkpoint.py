@@ -1,5 +1,5 @@
 # A trainer that fails while it writes its second checkpoint, again and again.
-from curriculum.stage import join
+from curriculum.stream import join
 
 with join() as stage:
     for batch in stage.batches():

@@ -1,5 +1,5 @@
 # A trainer whose world size does not divide the batch.
-from curriculum.stage import join
+from curriculum.stream import join
 
 with join() as stage:
     for batch in stage.batches(rank=0, world_size=3):

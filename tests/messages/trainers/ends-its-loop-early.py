@@ -1,5 +1,5 @@
 # A trainer whose loop ends before the stage does.
-from curriculum.stage import join
+from curriculum.stream import join
 
 with join() as stage:
     for batch in stage.batches():

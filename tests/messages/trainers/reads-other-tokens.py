@@ -1,6 +1,5 @@
 # A trainer that reads the step before instead of the fifth, and whose witness says so.
-from curriculum.stage import join
-from curriculum.stream import witness
+from curriculum.stream import join, witness
 
 with join() as stage:
     for batch in stage.batches():

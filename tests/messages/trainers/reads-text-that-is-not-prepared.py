@@ -1,6 +1,6 @@
 # A trainer that reads the plan's text from a folder in which nothing is prepared.
 import curriculum
-from curriculum.stage import join
+from curriculum.stream import join
 
 with join() as stage:
     stream = curriculum.stream.load(stage.job.plan, {"prose": "texts/prose", "code": "texts/code"})

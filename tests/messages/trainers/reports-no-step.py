@@ -1,5 +1,5 @@
 # A trainer that reads on without reporting its update.
-from curriculum.stage import join
+from curriculum.stream import join
 
 with join() as stage:
     for _batch in stage.batches():

@@ -1,5 +1,5 @@
 # A trainer that takes every step and never saves.
-from curriculum.stage import join
+from curriculum.stream import join
 
 with join() as stage:
     for batch in stage.batches():

@@ -1,6 +1,6 @@
 # layout: hf
 # A trainer whose entry says `layout: hf`, and that saves something else.
-from curriculum.stage import join
+from curriculum.stream import join
 
 with join() as stage:
     for batch in stage.batches():

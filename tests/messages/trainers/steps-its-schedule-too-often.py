@@ -2,7 +2,7 @@
 import torch
 
 from curriculum.integrations.torch import PlannedLR
-from curriculum.stage import join
+from curriculum.stream import join
 
 with join() as stage:
     schedule = PlannedLR(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))]), stage.stream, stage.step)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from curriculum.artifacts.jobs import HeldOut
 from curriculum.data.dataset import Dataset
-from curriculum.stage.held_out import quarter_ends
 from curriculum.stream import reader
+from curriculum.stream.held_out import quarter_ends
 from runner.evaluate import held_out
 
 LENGTH = 4

@@ -21,7 +21,7 @@ import pytest
 from curriculum import fs
 from curriculum.artifacts import jobs
 from curriculum.errors import PlanError
-from curriculum.stage.resume import decided
+from curriculum.stream.resume import decided
 from runner.monitor import trackers
 
 pytestmark = pytest.mark.processes

@@ -241,7 +241,7 @@ def test_asked_to_stop_in_native_work_it_ends_at_once_and_goes_on_later(
     tmp_path: Path, request_for: Any, number: signal.Signals
 ) -> None:
     write_texts(tmp_path / "texts", 40)
-    (tmp_path / "texts" / "9999.txt").write_text("acgt" * 5_000_000)
+    (tmp_path / "texts" / "9999.txt").write_text("acgt" * 20_000_000)
     request = request_for(tasks=2, held_out=None)
     attempt = new_attempt(tmp_path / "attempts")
     jobs.save(jobs.PrepareJob(attempt_folder=str(attempt), request=request), attempt.job)

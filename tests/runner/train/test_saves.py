@@ -19,8 +19,8 @@ from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.artifacts.timing import of_attempt
 from curriculum.execution.notices import AttemptNotices
-from curriculum.stage import Stage
-from curriculum.stage.resume import decided
+from curriculum.stream import Stage
+from curriculum.stream.resume import decided
 from runner.checkpoint.rank_file import Staging
 from runner.monitor import hardware
 from runner.train import loop, saves

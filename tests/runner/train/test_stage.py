@@ -23,8 +23,8 @@ from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import RunFailed
 from curriculum.plan.stage import StagePlan
-from curriculum.stage import Stage
-from curriculum.stage.resume import decided
+from curriculum.stream import Stage
+from curriculum.stream.resume import decided
 from runner.parallel.ranks import Ranks
 from runner.train import loop, state, step
 from runner.train.setup import set_up

@@ -20,14 +20,14 @@ from curriculum.artifacts import checkpoints, evaluations, jobs, ledger
 from curriculum.artifacts.job_process import StopFlag, install_stop_flag
 from curriculum.artifacts.stage_folder import Attempt, StageFolder, checkpoint_name
 from curriculum.errors import CheckpointError, PlanError, RunFailed
-from curriculum.stage import metrics
-from curriculum.stage.agreement import Agree, first_does
-from curriculum.stage.held_out import HeldOutSets, Losses
-from curriculum.stage.resume import LOCK_SECONDS, cut_back, stage_lock, verified_state
-from curriculum.stage.saves import PendingCheckpoint, mark_done
-from curriculum.stage.watchdog import Watchdog
+from curriculum.stream import metrics
+from curriculum.stream.agreement import Agree, first_does
 from curriculum.stream.batch import Batch
+from curriculum.stream.held_out import HeldOutSets, Losses
+from curriculum.stream.resume import LOCK_SECONDS, cut_back, stage_lock, verified_state
+from curriculum.stream.saves import PendingCheckpoint, mark_done
 from curriculum.stream.stream import load
+from curriculum.stream.watchdog import Watchdog
 
 WITNESSED, PLANNED = "witnessed", "planned"
 

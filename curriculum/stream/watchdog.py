@@ -19,7 +19,7 @@ from typing import IO, Self
 
 from curriculum.artifacts.jobs import SLOW_TIMES
 from curriculum.artifacts.stage_folder import Attempt
-from curriculum.stage import flight_recorder
+from curriculum.stream import flight_recorder
 
 TOUCH_SECONDS = 1.0
 DUMP_SECONDS = 5.0
