@@ -21,13 +21,13 @@ from projects import InProcess
 from terminal import on_a_terminal
 from typer.testing import CliRunner
 
-from curriculum import tables
 from curriculum.cli.app import PANELS, VERBS, app, word
 from curriculum.compiler.compile import compile_curriculum, spans
 from curriculum.config.init import init
 from curriculum.config.project import Project
 from curriculum.plan.diff.compare import END, TOKENS, compare
 from curriculum.plan.diff.timeline import Span
+from curriculum.report import tables
 from curriculum.report.svg.held_out import held_out
 
 pytestmark = pytest.mark.processes

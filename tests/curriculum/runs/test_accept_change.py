@@ -13,7 +13,6 @@ import commands
 import pytest
 from projects import BuiltOnce, write_prepared_project
 
-from curriculum import tables
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler.compile import compile_resolved
@@ -23,6 +22,7 @@ from curriculum.compiler.resolve import resolve
 from curriculum.config.project import Project
 from curriculum.errors import Drift
 from curriculum.plan.stage import StagePlan
+from curriculum.report import tables
 from curriculum.runs.accept_change import check_started
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
