@@ -1,4 +1,4 @@
-"""The epoch segments of a source: its first pass, the next ones, appended text, and excluded shards.
+"""The epoch segments of a source: its first pass, the next ones, appended text, excluded shards, and a part of a text.
 
 Text that is appended to does not move what is planned, and no window is read a second time before every window was
 read once: the pass in force when a new *state* of the text arrives runs to its end unchanged, then reads the
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from curriculum.plan.source import Segment
+from curriculum.plan.source import EpochPart, Segment
 
 ExcludedWindows = tuple[tuple[int, int], ...]
 
@@ -54,6 +54,28 @@ def extend(
     for at in range(max(contained, default=len(states) - 1) + 1, len(states)):
         segments = _append(segments, states[: at + 1], used, excluded)
     return (*earlier, *segments)
+
+
+def ending_early(old: Sequence[Segment], used: int, windows: int) -> tuple[Segment, ...]:
+    """`old`, whose first epoch reads no more than `windows` of its windows if it is the one under way at item `used`.
+
+    Of what is read and of what is left the same part is in every later epoch: each window is read as often as if the
+    text, and what was read of it, had been that part from the root on.
+    """
+    first, last = old[0], old[-1]
+    if not in_first_epoch(old, used) or not 0 < windows < last.windows:
+        return tuple(old)
+    read = used if last.part is None else last.part.kept + used - last.part.read
+    kept = read * windows // last.windows
+    part = EpochPart(windows=first.windows, read=used, kept=kept)
+    ends, number = used + windows - kept, first.pass_number + 1
+    return first, replace(first, first_item=ends, pass_number=number, windows=windows, part=part)
+
+
+def in_first_epoch(segments: Sequence[Segment], used: int) -> bool:
+    """Whether the first `used` items are less than one epoch of one text, of which a part may be taken."""
+    first, last = segments[0], segments[-1]
+    return used < first.windows and (first is last or (last.part is not None and used <= last.first_item))
 
 
 def in_force(segments: Sequence[Segment], used: int) -> Segment:

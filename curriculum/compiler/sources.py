@@ -9,7 +9,14 @@ from typing import Literal, TypeAlias
 
 from curriculum.compiler.lineage import Setting
 from curriculum.compiler.resolve import Mixture, ResolvedCurriculum, ResolvedStage
-from curriculum.compiler.segments import ExcludedWindows, PreparedState, extend, first_segments, next_epoch
+from curriculum.compiler.segments import (
+    ExcludedWindows,
+    PreparedState,
+    ending_early,
+    extend,
+    first_segments,
+    next_epoch,
+)
 from curriculum.errors import PlanError, did_you_mean
 from curriculum.plan.source import Reseed, SourcePlan
 from curriculum.plan.stage import StagePlan
@@ -172,7 +179,7 @@ def source_plans(
 ) -> dict[str, SourcePlan]:
     """Each source's segments: those of the lineage, and new ones where it restarts, grew or excludes a shard.
 
-    A data seed reorders what is left of them.
+    Where the mixture takes a part of its text, the first epoch ends early. A data seed reorders what is left of them.
 
     `used_before` counts the items that the lineage has used of each source, `since` those that it had used when its
     windows took their present length; the segments of a `started` stage stay.
@@ -202,6 +209,8 @@ def source_plans(
             segments = next_epoch(old.segments, used, states, choice.out_of, excluded)
         else:
             segments = extend(old.segments, states, used, excluded, since.get(name, 0))
+            if (part := stage.mixture.take.get(name, Fraction(1))) < 1 and not since.get(name, 0):
+                segments = ending_early(segments, used, _taken_windows(stage, name, choice, part))
         reseeds = () if choice.order == "in-order" else _reseeds(setting, old, used)
         plans[name] = SourcePlan(dataset=choice.dataset, segments=segments, order=choice.order, reseeds=reseeds)
     return plans
@@ -212,14 +221,20 @@ def _taken(stage: ResolvedStage, name: str, choice: SourceChoice) -> tuple[tuple
     part = stage.mixture.take.get(name, Fraction(1))
     if part == 1 or not choice.windows:
         return choice.states, choice.out_of
+    windows = _taken_windows(stage, name, choice, part)
+    return (PreparedState(windows, choice.states[-1].digest),), choice.out_of or choice.windows
+
+
+def _taken_windows(stage: ResolvedStage, name: str, choice: SourceChoice, part: Fraction) -> int:
+    """The windows in a part of a source's text; PlanError where a text that is known has none in it."""
     windows = int(choice.windows * part)
-    if windows == 0:
+    if windows == 0 and choice.windows:
         raise PlanError(
             f"`take` leaves less than one window of `{name}` at this size",
             place=stage.mixture.document.place(("take", name)),
             hint="take more of it, or a larger size",
         )
-    return (PreparedState(windows, choice.states[-1].digest),), choice.out_of or choice.windows
+    return windows
 
 
 def _reseeds(setting: Setting, old: SourcePlan | None, used: int) -> tuple[Reseed, ...]:

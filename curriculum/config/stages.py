@@ -436,7 +436,7 @@ class MixtureFile(Entry):
     )
     take: dict[Name, Annotated[Fraction, fields.number("20%", most="1"), PlainSerializer(float)]] = Field(
         default={},
-        description="Source to the part of its text that is read, if no earlier stage reads it; as in `{code: 20%}`.",
+        description="Source to the part of its text that is read, unless all of it was before; as in `{code: 20%}`.",
     )
     evidence: Evidence | None = Field(
         default=None,

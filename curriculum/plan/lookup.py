@@ -107,13 +107,14 @@ def count(
     for first_item, stop_item in _items(plan, source, first, stop):
         for span in _spans(plan, source, first_item, stop_item):
             low, high = (span.segment.count_before(window) for window in (windows.start, windows.stop))
-            size, in_range, read = span.segment.windows, high - low, span.stop - span.first
+            size, in_range, read = span.segment.in_range, high - low, span.stop - span.first
             if in_range <= 0:
                 continue
             if size in (in_range, read):
                 total += min(in_range, read)
                 continue
-            if plan.sources[source].order == "in-order":
+            order = plan.sources[source].permutation(span.segment, span.pass_number, seed=plan.seed, source=source)
+            if order is None:
                 total += max(0, min(high, span.stop) - max(low, span.first))
                 continue
             if remaining is not None and min(in_range, read) > remaining:
@@ -121,10 +122,6 @@ def count(
                 share = in_range / size
                 variance += read * share * (1 - share) * (size - read) / (size - 1)
                 continue
-            order = plan.sources[source].permutation(
-                segment=span.segment, pass_number=span.pass_number, seed=plan.seed, source=source
-            )
-            assert order is not None
             if read <= in_range:
                 values = (order(k) for k in _chunks(span.first, span.stop))
                 begin, end = low, high

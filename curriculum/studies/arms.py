@@ -17,6 +17,7 @@ from typing import Any, Final
 from curriculum.compiler.mixture_phases import ramp_tokens
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.compiler.schedules import highest
+from curriculum.compiler.segments import in_first_epoch
 from curriculum.config.project import Project
 from curriculum.config.stages import EveryEntry
 from curriculum.errors import ConfigError, NotFound, PlanError, did_you_mean
@@ -378,14 +379,29 @@ class _Drafting:
         return first, {"name": name, **rest, **lasting, "every": entry["every"]}
 
     def _mixture(self, point: Point, tokens: int) -> tuple[ArmMixture, bool]:
-        """What an arm reads, and whether no file has it: a shorter arm takes a part of a source new to the lineage."""
+        """What an arm reads, and whether no file has it: a shorter one takes a part of what was not read whole."""
         mixture, part = point.mixture, self._part(tokens)
         if part < 1:
-            used = self.reference.compiled.stages[-1].plan.items(0)
-            new = {name: mixture.take.get(name, Fraction(1)) * part for name in mixture.weights if not used.get(name)}
-            if new:
-                return replace(mixture, take={**mixture.take, **new}, file=None), True
+            taken = {name: mixture.take.get(name, Fraction(1)) for name in mixture.weights}
+            shorter = {name: whole * part for name, was in taken.items() if (whole := self._unread_whole(name, was))}
+            if shorter:
+                return replace(mixture, take={**mixture.take, **shorter}, file=None), True
         return mixture, "mixture" in point.entry and point.entry["mixture"] is None
+
+    def _unread_whole(self, source: str, stated: Fraction) -> Fraction:
+        """Of the text of a source, what the stage in question may read before it repeats; 0 where it repeats already.
+
+        That is what its mixture states of a source that is new to the lineage, else what is left of the first epoch.
+        """
+        compiled = self.reference.compiled
+        plan, windows = compiled.stages[-1].plan, compiled.sources[source].windows
+        used = plan.items(0).get(source, 0)
+        if not used or not windows:
+            return stated
+        segments = plan.sources[source].segments
+        if not in_first_epoch(segments, used):
+            return Fraction(0)
+        return min(stated, Fraction(segments[-1].windows, windows))
 
     def _annealed(self, tokens: int) -> dict[str, Any]:
         """A fall in a straight line from the rate at the branch point, as a file would state it at full size."""

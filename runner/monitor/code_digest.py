@@ -63,7 +63,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "65c47fe60b67b94687d6f9d4f4103d0d4a17f9a2a9c6573af5fa2a795f165a21",
+            "7da86321705c0b20fe15ff51c73831a565724139d60e1da8d81c0bee123ce75c",
         }
     ),
 )

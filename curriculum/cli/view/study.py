@@ -117,7 +117,7 @@ def _passes(summary: Mapping[str, Any]) -> str:
         same = "as in the stage it stands for"
         text += f", {same}" if worst < PASSES_DIFFER else f"; `{where}` differs by {share(worst)} from its stage's"
     if any(row["take"] for row in rows):
-        text += "; shorter arms read a part of new sources"
+        text += "; shorter arms read a part of the text that was not read whole"
     if not summary["caps"]:
         return text + "; no cap binds"
     caps = ", ".join(

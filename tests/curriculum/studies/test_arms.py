@@ -234,8 +234,30 @@ def test_a_shorter_arm_repeats_a_new_source_as_its_stage_would(project: Path, si
     free = asked(project, text + "tokens: 70B\nrepetition: free\n", size)
     used, cut = (one.arm("stated").stage.plan.sources[MATH].windows for one in (free, shorter))
     assert cut == used // 5
-    # what the branch point has read stays whole
+    # what the branch point has read once stays whole
     assert len({one.arm("stated").stage.plan.sources[WEB].windows for one in (free, shorter)}) == 1
+
+
+def test_a_shorter_arm_repeats_a_source_in_its_first_pass_as_its_stage_would(project: Path) -> None:
+    sources = project / "sources.yaml"
+    text = sources.read_text()
+    assert text.count("tokens: 659B") == 1
+    # 1.5T of the half that the trunk takes are read at the branch point
+    sources.write_text(text.replace("tokens: 659B", "tokens: 3400B"))
+    trunk = project / "mixtures/slimpajama.yaml"
+    trunk.write_text(trunk.read_text() + "take: {slimpajama: 50%}\n")
+    study = FOR + "vary: {mixture: {around: math-code}}\ntokens: 35B\nreplicates: 2\n" + GOAL
+    shorter, free = (asked(project, study + more, "full") for more in ("", "repetition: free\n"))
+    for compiled, near in ((shorter, True), (free, False)):
+        rows = summarise(compiled, "local", compiled.study.project.machine("local"))["arms"]
+        for row in (row for row in rows if row["name"] in ("kept.1", "kept.2", "stated.1", "stated.2")):
+            assert (row["passes"][WEB] == pytest.approx(row["passes_stood_for"][WEB], rel=1e-4)) is near
+            # a tenth of the half, also where the arm's own mixture states no part
+            assert row["take"].get(WEB, 1) == (pytest.approx(0.05) if near else 0.5 if "kept" in row["name"] else 1)
+        assert max(row["passes"][WEB] for row in rows) > (1.05 if near else 0.9)
+    one, two = (shorter.arm(f"kept.{number}").first.plan.sources[WEB] for number in (1, 2))
+    assert one.segments == two.segments
+    assert two.reseeds != one.reseeds, "the orders differ, what is unread of the pass among them"
 
 
 def test_a_shorter_arm_has_as_much_of_a_ramp_as_of_its_stage(project: Path) -> None:
