@@ -134,14 +134,14 @@ def worker(name: str, case: Case, device: str, seconds: float) -> dict[str, Any]
         if where.type == "cuda":
             torch.cuda.synchronize()
         rates.append(tokens / (time.perf_counter() - started))
-    found = {
+    report = {
         "rates": rates[WARM:] or rates,
         "losses": losses,
         "memory": metrics.peak_memory(where)["memory_bytes"],
         "parameters": config.parameters,
     }
     leave_ranks(Ranks(0, 1, 1, where))
-    return found
+    return report
 
 
 Step = Callable[[Any], float]
@@ -163,8 +163,8 @@ def _ours(name: str, case: Case, config: Any, seed: Any, where: Any) -> Step:
 
     bf16 = case.bf16 or "bf16" in name
     request = attention.request_of(where, bf16=bf16, head_dim=config.head_dim, deterministic=False)
-    wanted = "sdpa-cudnn" if "cudnn" in name else "auto"
-    model = Transformer(config, attention.choose(wanted, request)[1])
+    kernel = "sdpa-cudnn" if "cudnn" in name else "auto"
+    model = Transformer(config, attention.choose(kernel, request)[1])
     model.load_state_dict(seed.state_dict())
     model.to(where)
     compiles = "compiled" in name if where.type == "cpu" else "uncompiled" not in name
@@ -313,10 +313,10 @@ def compare(
             if done.returncode:
                 rows[contender] = {"left out": (done.stderr.strip().splitlines() or ["it was killed"])[-1]}
                 continue
-            found = json.loads(done.stdout.splitlines()[-1])
-            rows[contender].setdefault("turns", []).append(statistics.median(found["rates"]))
-            rows[contender].setdefault("rates", []).extend(found.pop("rates"))
-            rows[contender] |= found
+            report = json.loads(done.stdout.splitlines()[-1])
+            rows[contender].setdefault("turns", []).append(statistics.median(report["rates"]))
+            rows[contender].setdefault("rates", []).extend(report.pop("rates"))
+            rows[contender] |= report
     reference, turns = rows["ours"].get("losses", []), rows["ours"].get("turns", [])
     for row in rows.values():
         if row.get("rates"):
@@ -334,14 +334,14 @@ def compare(
     return {"case": name, "device": device, "rounds": rounds, "rows": rows}
 
 
-def show(found: dict[str, Any]) -> None:
-    case = CASES[found["case"]]
+def show(report: dict[str, Any]) -> None:
+    case = CASES[report["case"]]
     print(
-        f"\n{found['case']}: sequences of {case.length}, batch {case.batch}, micro-batch {case.micro}, "
-        f"{'bf16' if case.bf16 else 'fp32'}, {found['device']}, {found['rounds']} rounds"
+        f"\n{report['case']}: sequences of {case.length}, batch {case.batch}, micro-batch {case.micro}, "
+        f"{'bf16' if case.bf16 else 'fp32'}, {report['device']}, {report['rounds']} rounds"
     )
     print(f"{'':<28} {'tokens/s':>10} {'lowest':>10} {'highest':>10} {'ours is, by turns':>22} {'memory':>9}")
-    for name, row in found["rows"].items():
+    for name, row in report["rows"].items():
         if "left out" in row:
             print(f"{name:<28} left out: {row['left out']}")
             continue
@@ -395,12 +395,12 @@ def main() -> None:
         shares(words.run)
         return
     cases = words.case or (["tinyllama-1.1b"] if words.device == "cuda" else ["rehearsal", "llama-20m", "qwen3-20m"])
-    found = []
+    reports = []
     for case in cases:
-        found.append(compare(case, words.device, words.rounds, words.seconds, words.only, words.before))
-        show(found[-1])
+        reports.append(compare(case, words.device, words.rounds, words.seconds, words.only, words.before))
+        show(reports[-1])
     if words.json:
-        words.json.write_text(json.dumps(found, indent=2) + "\n")
+        words.json.write_text(json.dumps(reports, indent=2) + "\n")
 
 
 if __name__ == "__main__":

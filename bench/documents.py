@@ -41,11 +41,11 @@ def write_tokenizer(path: Path) -> None:
     Tokenizer(models.WordLevel({"</s>": 0, "word": 1, "?": 2}, unk_token="?")).save(str(path))
 
 
-def write_lookup(path: Path, documents: int, asked: list[int]) -> None:
-    """An index whose records are spread evenly, with those of the documents that are `asked` for among them."""
-    hashes = document_lookup.line_hashes([id_line(name_of(document)) for document in asked])
+def write_lookup(path: Path, documents: int, included: list[int]) -> None:
+    """An index whose records are spread evenly, with those of the documents that are `included` for among them."""
+    hashes = document_lookup.line_hashes([id_line(name_of(document)) for document in included])
     step = (1 << 64) // documents
-    numbers = zip(map(int, hashes), asked, strict=True)
+    numbers = zip(map(int, hashes), included, strict=True)
     places = {min(value // step, documents - 1): (value, document) for value, document in numbers}
 
     def blocks() -> Iterator[memoryview]:
@@ -62,7 +62,7 @@ def write_lookup(path: Path, documents: int, asked: list[int]) -> None:
     fs.write_blocks(path, blocks())
 
 
-def write_text(folder: Path, dataset: str, tokenizer: str, documents: int, asked: list[int], count: int) -> None:
+def write_text(folder: Path, dataset: str, tokenizer: str, documents: int, included: list[int], count: int) -> None:
     """A prepared folder of so many documents in `count` shards; sparse but for the index and what is asked for."""
     (folder / TRAIN).mkdir(parents=True)
     each = documents // count
@@ -74,7 +74,7 @@ def write_text(folder: Path, dataset: str, tokenizer: str, documents: int, asked
         for file, size in sizes.items():
             with file.open("wb") as out:
                 out.truncate(size)
-        for document in (document % each for document in asked if document // each == number):
+        for document in (document % each for document in included if document // each == number):
             for file, width in ((ends, TOKENS), (ids.with_suffix(".ids.index"), LINE)):
                 with file.open("r+b") as out:
                     first = max(0, document - 1)
@@ -93,7 +93,7 @@ def write_text(folder: Path, dataset: str, tokenizer: str, documents: int, asked
                 **digests,
             )
         )
-    write_lookup(folder / document_lookup.name_of(TRAIN, 0), documents, asked)
+    write_lookup(folder / document_lookup.name_of(TRAIN, 0), documents, included)
     split = Split(
         documents=documents,
         tokens=TOKENS * documents,
@@ -124,22 +124,22 @@ def measured(root: Path, documents: int, shards: int, turns: int) -> list[Row]:
     texts = PreparedText.open(Project.find(root), "variant", "full")
     assert texts.loaded_tokenizer is not None
     (dataset,) = texts.datasets()
-    asked = [0, documents // 2 + 1, documents - 1]
-    write_text(texts.folder(dataset), dataset, texts.loaded_tokenizer.digest, documents, asked, shards)
+    included = [0, documents // 2 + 1, documents - 1]
+    write_text(texts.folder(dataset), dataset, texts.loaded_tokenizer.digest, documents, included, shards)
 
     def ask(name: str) -> Callable[[], float]:
         words = ("-m", "curriculum", "trace", "variant", "--size", "full", "--json", "--document", name)
 
         def once() -> float:
             done = process(*words, cwd=root)
-            found = json.loads(done.said)["found"]
-            assert len(found) == 1, done.said[-500:]
+            spans = json.loads(done.output)["found"]
+            assert len(spans) == 1, done.output[-500:]
             return done.wall
 
         return once
 
     cases: dict[str, Callable[[], float]] = {LIMIT: lambda: process("-m", "curriculum", "--help", cwd=root).wall}
-    for document in asked:
+    for document in included:
         cases[f"document {document:,} of {documents:,}"] = ask(name_of(document))
     return list(in_turns(cases, turns).values())
 

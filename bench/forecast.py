@@ -48,12 +48,12 @@ def write_schedules(folder: Path) -> None:
 
 def ends(folder: Path) -> dict[str, float]:
     """The held-out loss, nats a token, at the end of each schedule that ran."""
-    found = {}
+    losses = {}
     for name in (*RAN, *FORECAST):
         sets = read_evaluations(StageFolder(folder / f"runs/{SIZE}/{name}/basic"))
         if sets:
-            found[name] = float(sets[max(sets)][GENERAL]["loss"])
-    return found
+            losses[name] = float(sets[max(sets)][GENERAL]["loss"])
+    return losses
 
 
 def main() -> None:

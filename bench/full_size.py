@@ -58,12 +58,12 @@ stages:
 
 
 def descendants(pid: int) -> list[int]:
-    found = [pid]
-    for parent in found:
+    pids = [pid]
+    for parent in pids:
         with contextlib.suppress(OSError):
             for task in Path(f"/proc/{parent}/task").iterdir():
-                found += map(int, (task / "children").read_text().split())
-    return found
+                pids += map(int, (task / "children").read_text().split())
+    return pids
 
 
 def resident(pid: int) -> int:
@@ -132,12 +132,12 @@ def records(folder: Path) -> dict[int, dict[str, Any]]:
 
 
 def until_recorded(command: Command, folder: Path, step: int) -> dict[str, Any]:
-    while step not in (found := records(folder)):
+    while step not in (by_step := records(folder)):
         if command.process.poll() is not None:
             command.finish()
             raise RuntimeError(f"the run ended before step {step} was recorded")
         time.sleep(0.1)
-    return found[step]
+    return by_step[step]
 
 
 def figures(record: dict[str, Any]) -> tuple[float, float]:
@@ -204,7 +204,7 @@ def main() -> None:
         shutil.rmtree(out, ignore_errors=True)
         rows.append(Command(folder, "export", "one", "--to", str(out), "--dtype", "fp32").finish())
         measured = process("-m", "bench.full_size", "--measure", str(out), cwd=folder)
-        theirs = json.loads(measured.said.splitlines()[-1])
+        theirs = json.loads(measured.output.splitlines()[-1])
         rows.append(Row("transformers, held-out windows", [measured.wall], {"peak": f"{measured.peak / 1e9:.2f} GB"}))
         mine = held_out_loss(folder)
     table(f"{theirs['parameters']:,} parameters, fp32, {LENGTH} tokens a step", rows, " s")

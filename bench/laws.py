@@ -75,9 +75,9 @@ def main() -> None:
             except ImportError as error:
                 row.absent = str(error)
             else:
-                found = [rank(predict(x), y) or 0.0 for x, y in tests.values()]
-                row.values = [found[-1]]
-                row.more = {size: f"{value:.3f}" for size, value in zip(SIZES, found, strict=True)}
+                ranks = [rank(predict(x), y) or 0.0 for x, y in tests.values()]
+                row.values = [ranks[-1]]
+                row.more = {size: f"{value:.3f}" for size, value in zip(SIZES, ranks, strict=True)}
             rows.append(row)
         title = f"{number} runs of 1M parameters, rank of the loss on web text at 1B"
         table(title, rows, "")

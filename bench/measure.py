@@ -43,11 +43,11 @@ class Row:
 
 def in_turns(rows: Mapping[str, Callable[[], float]], turns: int) -> dict[str, Row]:
     """Each measured `turns` times, A B … A B …, with every other turn from the other end."""
-    found = {name: Row(name) for name in rows}
+    results = {name: Row(name) for name in rows}
     for turn in range(turns):
         for name in list(rows) if turn % 2 == 0 else list(rows)[::-1]:
-            found[name].values.append(rows[name]())
-    return found
+            results[name].values.append(rows[name]())
+    return results
 
 
 class Started:
@@ -73,11 +73,11 @@ class Process:
     wall: float
     cpu: float
     peak: int
-    said: str
+    output: str
 
 
 def process(*words: str, cwd: Path = ROOT) -> Process:
-    """Run `python WORDS`; RuntimeError, with what it said, when it fails."""
+    """Run `python WORDS`; RuntimeError, with what it printed, when it fails."""
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     env.pop("PYTHONDONTWRITEBYTECODE", None)  # as installed: compiled once, at the first turn
     with tempfile.TemporaryFile("w+") as out:
@@ -87,10 +87,10 @@ def process(*words: str, cwd: Path = ROOT) -> Process:
         wall = time.perf_counter() - started
         child.returncode = os.waitstatus_to_exitcode(status)
         out.seek(0)
-        said = out.read()
+        output = out.read()
     if child.returncode:
-        raise RuntimeError(f"python {' '.join(words)[:200]} ended with {child.returncode}\n{said[-2000:]}")
-    return Process(wall, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024, said)
+        raise RuntimeError(f"python {' '.join(words)[:200]} ended with {child.returncode}\n{output[-2000:]}")
+    return Process(wall, used.ru_utime + used.ru_stime, used.ru_maxrss * 1024, output)
 
 
 def peak() -> int:

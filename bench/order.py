@@ -53,7 +53,7 @@ def cold_starts(root: Path, toy: bool, turns: int) -> list[Row]:
     growth: dict[str, list[int]] = {}
 
     def start(name: str, code: str, *words: str) -> float:
-        seconds, grown, _ = process("-c", code, *words).said.split()[-3:]
+        seconds, grown, _ = process("-c", code, *words).output.split()[-3:]
         growth.setdefault(name, []).append(int(float(grown)))
         return float(seconds)
 
@@ -104,13 +104,13 @@ def rates(root: Path, toy: bool, turns: int) -> list[Row]:
 
 def verbs(toy: bool, turns: int) -> list[Row]:
     steps = (V11_STEPS - 1,) if toy else (0, 500_000, V11_STEPS - 1)
-    asked = ("--size", "full", "--json")
+    options = ("--size", "full", "--json")
     cases: dict[str, Any] = {"limit: curriculum --help": lambda: process("-m", "curriculum", "--help").wall}
     for step in steps:
-        words = ("-m", "curriculum", "batch", "v1.1", "--step", str(step), *asked)
+        words = ("-m", "curriculum", "batch", "v1.1", "--step", str(step), *options)
         cases[f"batch --step {step:,}"] = lambda words=words: process(*words).wall
     for at in (0, 200_000_000):
-        words = ("-m", "curriculum", "trace", "v1.1", "--source", "slimpajama", "--range", f"{at}:{at + 4}", *asked)
+        words = ("-m", "curriculum", "trace", "v1.1", "--source", "slimpajama", "--range", f"{at}:{at + 4}", *options)
         cases[f"trace --range {at:,}:+4"] = lambda words=words: process(*words).wall
     return list(in_turns(cases, turns).values())
 
@@ -121,18 +121,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         cold = cold_starts(Path(root), given.toy, given.turns)
         draws = rates(Path(root), given.toy, given.turns)
-    asked = verbs(given.toy, given.turns)
+    commands = verbs(given.toy, given.turns)
     titles = {
         "from imports to the first batch": (cold, "s", cold[0].name),
         "sequences drawn a CPU second": (draws, "/s", draws[0].name),
-        "the asking verbs, whole process": (asked, "s", asked[0].name),
+        "the asking verbs, whole process": (commands, "s", commands[0].name),
     }
     for title, (rows, unit, against) in titles.items():
         table(title, rows, unit, against)
     ours = [row for row in cold if "2T" in row.name]
     goal("seconds to a first batch, the slowest step", max(r.median for r in ours), 0.05, at_most=True, unit="s")
     goal("resuming by starting", max(r.median for r in ours) / ours[0].median, 1.5, at_most=True)
-    goal("seconds of a verb, the slowest", max(r.median for r in asked[1:]), 0.5, at_most=True, unit="s")
+    goal("seconds of a verb, the slowest", max(r.median for r in commands[1:]), 0.5, at_most=True, unit="s")
     save(given.json, {title: rows for title, (rows, _, _) in titles.items()})
 
 

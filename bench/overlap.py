@@ -25,12 +25,12 @@ PIECE = 1 << 22
 def text(tokens: int, reference: Reference, seed: int) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
     """Tokens and where their documents end, of which every thousandth holds a run of `reference`."""
     draw = np.random.default_rng(seed)
-    found = words(draw, tokens)
+    tokens_drawn = words(draw, tokens)
     ends = np.arange(DOCUMENT, tokens + 1, DOCUMENT, dtype=np.int64)
     for at in range(0, len(ends), 1000):
         begin = int(draw.integers(0, len(reference.tokens) // ITEM)) * ITEM
-        found[at * DOCUMENT : at * DOCUMENT + RUN] = reference.tokens[begin : begin + RUN]
-    return found, ends
+        tokens_drawn[at * DOCUMENT : at * DOCUMENT + RUN] = reference.tokens[begin : begin + RUN]
+    return tokens_drawn, ends
 
 
 def words(draw: np.random.Generator, count: int) -> NDArray[np.uint16]:

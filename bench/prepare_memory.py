@@ -102,9 +102,9 @@ def measure(
 ) -> dict[str, list[Row]]:
     """The table of a stream of so many bytes, by a process of its own."""
     words = ("-m", "bench.prepare_memory", str(folder), str(folder / f"{tokenizer}.json"))
-    said = process(*words, str(size), str(document), *(["whole"] if whole else [])).said
+    output = process(*words, str(size), str(document), *(["whole"] if whole else [])).output
     rows = []
-    for written, seconds, most in json.loads(said.splitlines()[-1]):
+    for written, seconds, most in json.loads(output.splitlines()[-1]):
         row = Row(f"after {written / 1e9:.3g} GB, {written // document:,} documents", [most / 2**20])
         row.more["MB a core-second"] = int(written / 1e6 / max(seconds, 1e-3))
         rows.append(row)

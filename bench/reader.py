@@ -142,9 +142,9 @@ class Reader:
             return
         assert self.child.stdin is not None
         print("go", file=self.child.stdin, flush=True)
-        said = self._said("[")
-        if said:
-            wall, cpu = json.loads(said)
+        line = self._said("[")
+        if line:
+            wall, cpu = json.loads(line)
             self.row.values.append(wall)
             self.per_cpu.append(cpu)
             self.row.more["per CPU second"] = show(float(np.median(self.per_cpu)))
@@ -199,11 +199,11 @@ def main() -> None:
         rows = measure(root, names, given.turns, 0.1 if given.toy else given.seconds)
     title = f"steady reading, {text.LENGTH}-token windows in random order, batches of {text.BATCH}, int64"
     table(title, rows, " tok/s", LIMIT)
-    found = {row.name: row for row in rows}
-    ours_now = found[THREAD].median
-    goal("ours by the bare gather", ours_now / found[LIMIT].median, 0.5)
-    goal("with a thread by without", ours_now / found[OURS].median, 1.0)
-    measured = {name: found[name].median for name in peers if found[name].values}
+    by_name = {row.name: row for row in rows}
+    ours_now = by_name[THREAD].median
+    goal("ours by the bare gather", ours_now / by_name[LIMIT].median, 0.5)
+    goal("with a thread by without", ours_now / by_name[OURS].median, 1.0)
+    measured = {name: by_name[name].median for name in peers if by_name[name].values}
     if measured:
         fastest = max(measured, key=lambda name: measured[name])
         goal(f"ours by the fastest peer, {fastest}", ours_now / measured[fastest], 4)

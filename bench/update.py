@@ -70,14 +70,14 @@ def main() -> None:
 
         return measured
 
-    found = measure.in_turns(
+    rows = measure.in_turns(
         {"ours": timed(lambda: ours(model, mine)), "torch's, on sharded tensors": timed(lambda: torchs(model, theirs))},
         given.turns,
     )
     title = f"clip and update of {len(mine.state)} tensors in {NODE} shards, CPU seconds a step"
-    measure.table(title, list(found.values()), "s", against="ours")
-    measure.goal("clip and update", found["ours"].median, GOAL, at_most=True, unit="s")
-    measure.save(given.json, {title: list(found.values())})
+    measure.table(title, list(rows.values()), "s", against="ours")
+    measure.goal("clip and update", rows["ours"].median, GOAL, at_most=True, unit="s")
+    measure.save(given.json, {title: list(rows.values())})
     dist.destroy_process_group()
 
 

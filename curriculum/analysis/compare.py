@@ -133,7 +133,7 @@ class Comparison:
     def held_out(self, source: str) -> tuple[int, int | None] | None:
         """The number of windows that `source` was last measured on, and of their documents where they are known."""
         points = (point for row in reversed(self.rows) for point in row.points)
-        entry = next((found for point in points if (found := self.entry(point, source)) is not None), None)
+        entry = next((measured for point in points if (measured := self.entry(point, source)) is not None), None)
         if entry is None:
             return None
         documents = self.documents.get(windows_of(entry))
@@ -284,9 +284,9 @@ def to_json(comparison: Comparison) -> dict[str, Any]:
         "general": list(comparison.general),
         "replicates": 1,
         "held_out": {
-            source: {"windows": found[0], "documents": found[1]}
+            source: {"windows": counts[0], "documents": counts[1]}
             for source in comparison.sources
-            if (found := comparison.held_out(source)) is not None
+            if (counts := comparison.held_out(source)) is not None
         },
         "domains": dict(zip(comparison.names, map(list, comparison.domains), strict=True)),
         "parts": {
@@ -316,12 +316,12 @@ def point_at(compiled: Compiled, position: int, *, at_boundary: bool = False) ->
     That is the average where the lineage takes one there. With `at_boundary`, the point is at the first step boundary
     at or past `position`.
     """
-    found = None
+    point = None
     for stage in compiled.stages:
         averages = bool(stage.members) and position == stage.stop
         if averages or stage.plan.start < position <= stage.stop or position == stage.plan.start == 0:
-            found = Point(stage.name, boundary(stage.plan, position) if at_boundary else position)
-    return found
+            point = Point(stage.name, boundary(stage.plan, position) if at_boundary else position)
+    return point
 
 
 def missing_losses(project: Project, comparison: Comparison) -> list[Gap]:
@@ -450,13 +450,13 @@ def _changed_ahead(project: Project, compiled: Compiled) -> list[PlanDrift]:
     drifts = list(find_drift(project, compiled))
     for drift in drifts:
         if not drift.ahead:
-            asked = f"curriculum diff {compiled.curriculum}{project.options(compiled.size_name)}"
+            command = f"curriculum diff {compiled.curriculum}{project.options(compiled.size_name)}"
             parent_retrained = any(part.what == diff_compare.HISTORY for part in drift.compared().parts)
             raise Drift(
                 f"`{drift.stage.name}` {drift.words()}",
                 place=drift.place(project),
                 hint="its parent was retrained; branch again under a new name"
                 if parent_retrained
-                else f"`{asked}` compares the two; put the files back, or give the curriculum a new name",
+                else f"`{command}` compares the two; put the files back, or give the curriculum a new name",
             )
     return drifts

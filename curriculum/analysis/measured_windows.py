@@ -42,9 +42,9 @@ def documents(
 ) -> dict[HeldOutWindows, NDArray[np.int64]]:
     """The document of each window that was measured, where the text lies here as it was then."""
     texts_of = {source: text for text in texts for source in text.compiled.sources}
-    found: dict[HeldOutWindows, NDArray[np.int64]] = {}
+    numbers: dict[HeldOutWindows, NDArray[np.int64]] = {}
     for source, entry in ((source, entry) for sets in measured.values() for source, entry in sets.items()):
-        if source not in texts_of or (windows := windows_of(entry)) in found:
+        if source not in texts_of or (windows := windows_of(entry)) in numbers:
             continue
         try:
             folder = texts_of[source].folder(texts_of[source].compiled.sources[source].dataset)
@@ -52,5 +52,5 @@ def documents(
         except DataError:  # the text is not prepared here, or damaged, which `verify` tells
             continue
         if windows[0] == dataset.digest:
-            found[windows] = dataset.document_numbers(dataset.spread(windows[1]))
-    return found
+            numbers[windows] = dataset.document_numbers(dataset.spread(windows[1]))
+    return numbers

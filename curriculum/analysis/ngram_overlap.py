@@ -90,12 +90,12 @@ def readings(project: Project, compiled: Compiled, texts: PreparedText) -> Itera
     """
     stages = shared_stages(project, [compiled])
     for record, path in ngram_record.recorded(texts):
-        found = ngram_record.documents_of(path, record) if record.documents <= LOOKED_UP else None
-        if found is None:
+        documents = ngram_record.documents_of(path, record) if record.documents <= LOOKED_UP else None
+        if documents is None:
             yield record, None
             continue
         opened = Dataset.open(texts.folder(record.dataset), split=TRAIN, sequence_length=texts.sequence_length)
-        yield record, list(_reads_of_stages(texts, stages, record.dataset, opened, found))
+        yield record, list(_reads_of_stages(texts, stages, record.dataset, opened, documents))
 
 
 def compare_lines(
@@ -181,12 +181,12 @@ def _pieces(ends: Any) -> Iterator[tuple[int, int]]:
         first = stop
 
 
-def _row(texts: PreparedText, stages: Sequence[Shared], record: OverlapRecord, found: Integers) -> dict[str, Any]:
+def _row(texts: PreparedText, stages: Sequence[Shared], record: OverlapRecord, documents: Integers) -> dict[str, Any]:
     dataset = record.dataset
     train = texts.manifests()[dataset].splits[TRAIN]
     opened = Dataset.open(texts.folder(dataset), split=TRAIN, sequence_length=texts.sequence_length)
-    most = found[np.argsort(-found[:, 2], kind="stable")][:LISTED]
-    shards, counts = np.unique(found[:, 0], return_counts=True)
+    most = documents[np.argsort(-documents[:, 2], kind="stable")][:LISTED]
+    shards, counts = np.unique(documents[:, 0], return_counts=True)
     all_shards = len(shards) == len(opened.mapped)
     return {
         "source": dataset,
@@ -211,18 +211,18 @@ def _row(texts: PreparedText, stages: Sequence[Shared], record: OverlapRecord, f
             for shard in shards
         ],
         "leave_out_tokens": 0 if all_shards else sum(opened.mapped[shard].record.tokens for shard in shards.tolist()),
-        "stages": list(_reads_of_stages(texts, stages, dataset, opened, found)),
+        "stages": list(_reads_of_stages(texts, stages, dataset, opened, documents)),
     }
 
 
 def _reads_of_stages(
-    texts: PreparedText, stages: Sequence[Shared], dataset: str, opened: Dataset, found: Integers
+    texts: PreparedText, stages: Sequence[Shared], dataset: str, opened: Dataset, documents: Integers
 ) -> Iterator[dict[str, Any]]:
     """`_reads` of every stage that reads the dataset, by each name that it has in the lineage."""
     for shared in stages:
         for source in _sources_of(texts, dataset):
             if source in shared.stage.plan.sources:
-                yield _reads(shared, source, opened, found)
+                yield _reads(shared, source, opened, documents)
 
 
 def _sources_of(texts: PreparedText, dataset: str) -> list[str]:
@@ -230,13 +230,13 @@ def _sources_of(texts: PreparedText, dataset: str) -> list[str]:
     return [source for source, name in texts.curriculum.datasets.items() if name == dataset]
 
 
-def _reads(shared: Shared, source: str, opened: Dataset, found: Integers) -> dict[str, Any]:
+def _reads(shared: Shared, source: str, opened: Dataset, documents: Integers) -> dict[str, Any]:
     """How often one stage reads the windows of the documents, when first and last, and how much of it is done."""
     plan = shared.stage.plan
     length = plan.sequence_length
     before = np.cumsum([0, *(windows_in(shard.record.tokens, length) for shard in opened.mapped)])
     windows: set[int] = set()
-    for number, document, _ in found.tolist():
+    for number, document, _ in documents.tolist():
         first, end = opened.mapped[number].extent(document)
         low, high = max(0, (first - 1) // length), min(-(-end // length), int(before[number + 1] - before[number]))
         windows.update(range(int(before[number]) + low, int(before[number]) + max(low, high)))

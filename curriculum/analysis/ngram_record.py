@@ -83,7 +83,7 @@ def recorded(texts: PreparedText) -> Iterator[tuple[OverlapRecord, Path]]:
         for split in (HELD_OUT, TRAIN)
         if split in manifest.splits
     }
-    found = []
+    records = []
     for dataset, manifest in manifests.items():
         for path in _folder(texts, dataset).glob(f"{_text(manifest)}-*.json"):
             record = _record(path)
@@ -91,22 +91,22 @@ def recorded(texts: PreparedText) -> Iterator[tuple[OverlapRecord, Path]]:
                 continue
             if record.identity.startswith((f"{HELD_OUT} ", f"{TRAIN} ")) and record.identity not in present:
                 continue
-            found.append((record, path))
-    yield from sorted(found, key=lambda entry: (reference_of(entry[0]), entry[0].dataset))
+            records.append((record, path))
+    yield from sorted(records, key=lambda entry: (reference_of(entry[0]), entry[0].dataset))
 
 
 def lines(texts: PreparedText) -> list[str]:
     """A line for each reference that the lineage's text was compared with, and the command that shows more."""
-    curriculum, found = texts.curriculum, []
+    curriculum, sentences = texts.curriculum, []
     for (_, option, n), group in groupby((record for record, _ in recorded(texts)), key=reference_of):
         against = f" --against {shlex.quote(option)}" if option else ""
         runs = f" --ngram {n}" if n != RUN else ""
         options = texts.project.options(curriculum.size_name)
-        found.append(
+        sentences.append(
             f"{shared_with(list(group), texts)}; `curriculum overlap {curriculum.name}{options}{against}{runs}` shows "
             "documents and steps"
         )
-    return found
+    return sentences
 
 
 def shared_with(records: Sequence[OverlapRecord], texts: PreparedText) -> str:

@@ -289,11 +289,11 @@ def load(path: Path) -> Job:
 
 def outcome_of(error: BaseException) -> dict[str, Any]:
     """What `outcome.json` says of an error: refused where a restart would end in the same way, else failed."""
-    known = storage_error(error) if isinstance(error, OSError) else error
-    if not isinstance(known, CurriculumError):
+    cause = storage_error(error) if isinstance(error, OSError) else error
+    if not isinstance(cause, CurriculumError):
         return {"outcome": FAILED, "message": f"{type(error).__name__}: {error}"}
-    outcome: dict[str, Any] = {"outcome": REFUSED, "message": str(known), "hint": known.hint}
-    return outcome | ({"entry": list(known.entry)} if known.entry else {})
+    outcome: dict[str, Any] = {"outcome": REFUSED, "message": str(cause), "hint": cause.hint}
+    return outcome | ({"entry": list(cause.entry)} if cause.entry else {})
 
 
 def write_outcome(attempt: Attempt, outcome: Mapping[str, Any]) -> None:

@@ -12,17 +12,17 @@ if TYPE_CHECKING:
 def study_in(project: Project, names: Sequence[str]) -> str | None:
     """The study among `names`; None without one. PlanError for a study or an arm next to anything else."""
     studies = project.names("studies")
-    found = [name for name in names if name.partition("/")[0] in studies]
-    if not found:
+    matches = [name for name in names if name.partition("/")[0] in studies]
+    if not matches:
         return None
     if len(set(names)) > 1:
         from curriculum.errors import PlanError
 
         raise PlanError(
-            f"`{found[0]}` is {'an arm of ' if '/' in found[0] else ''}a study, which is shown alone",
+            f"`{matches[0]}` is {'an arm of ' if '/' in matches[0] else ''}a study, which is shown alone",
             hint="name curricula together, and a study or an arm by itself",
         )
-    return found[0] if "/" not in found[0] else None
+    return matches[0] if "/" not in matches[0] else None
 
 
 def study_alone(project: Project, names: Sequence[str]) -> str | None:

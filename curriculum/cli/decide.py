@@ -73,8 +73,8 @@ def decide(
         weights, limits = _weights(lower), _limits(keep or [])
         runs = read(TableFiles(shares, losses, join, share_columns, loss_columns))
         keeps = {source: Keep(None, loss) for source, loss in limits.items()}
-        wanted = question(losses.stem, runs, weights, keeps, {})
-        asked = Asked(question=wanted, evidence=runs.evidence, files={})
+        question_of_table = question(losses.stem, runs, weights, keeps, {})
+        asked = Asked(question=question_of_table, evidence=runs.evidence, files={})
     else:
         if any(value is not None for value in (*table, lower, keep)):
             raise ConfigError(
@@ -132,22 +132,22 @@ def decide(
 
 def _weights(texts: list[str]) -> dict[str, float]:
     """`NAME` or `NAME=WEIGHT`, each once."""
-    found: dict[str, float] = {}
+    weights: dict[str, float] = {}
     for text in texts:
         source, _, number = text.rpartition("=") if "=" in text else (text, "", "1")
-        _put(found, source, number, "--lower", text)
-    return found
+        _put(weights, source, number, "--lower", text)
+    return weights
 
 
 def _limits(texts: list[str]) -> dict[str, float]:
-    found: dict[str, float] = {}
+    limits: dict[str, float] = {}
     for text in texts:
         source, _, number = text.rpartition("=")
-        _put(found, source, number, "--keep", text)
-    return found
+        _put(limits, source, number, "--keep", text)
+    return limits
 
 
-def _put(found: dict[str, float], source: str, number: str, option: str, text: str) -> None:
+def _put(numbers: dict[str, float], source: str, number: str, option: str, text: str) -> None:
     try:
         value = float(number)
     except ValueError:
@@ -155,6 +155,6 @@ def _put(found: dict[str, float], source: str, number: str, option: str, text: s
     if not source or not 0 < value < float("inf"):
         hint = "a name and a number above 0, as in `pile_cc=2`" if option == "--lower" else "as in `pile_cc=2.87`"
         raise ConfigError(f"`{option} {text}` cannot be read", hint=hint)
-    if source in found:
+    if source in numbers:
         raise ConfigError(f"`{option}` names `{source}` twice", hint="leave one of the two out")
-    found[source] = value
+    numbers[source] = value

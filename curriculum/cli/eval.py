@@ -65,7 +65,7 @@ def eval_(
         listener=progress.RunDisplay(console),
     )
     names = names_of(tasks or ())
-    wanted = BenchmarkRequest(
+    tasks_request = BenchmarkRequest(
         tasks=names,
         tasks_from=tasks_from,
         num_fewshot=num_fewshot,
@@ -74,7 +74,7 @@ def eval_(
         confirm_run_unsafe_code=confirm_run_unsafe_code,
         again=again,
     )
-    result = evaluate_tasks(request, checkpoint, wanted)
+    result = evaluate_tasks(request, checkpoint, tasks_request)
     if result is None:
         option = f" --tasks {','.join(names)}" if names else ""
         raise stopped(f"curriculum eval {address}{project.options(size, machine)}{option}")

@@ -40,8 +40,8 @@ def init(
         return
     outer = layout.root_around(folder.resolve().parent)
     if text:
-        written, found = config_init.init_for(folder, text)
-        for source in found:
+        written, sources = config_init.init_for(folder, text)
+        for source in sources:
             print(f"{source.name}: {show_bytes(source.bytes)} of text, about {show_count(source.tokens)} tokens")
             if source.held_out_note is not None:
                 print(f"{source.name}: by estimate {source.held_out_note}; more documents, or shorter ones, help")

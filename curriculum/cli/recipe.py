@@ -35,23 +35,23 @@ def recipe(
         length = parse_length(tokens)
     except ValueError as error:
         raise PlanError(f"`--tokens`: {error}", hint="as in `--tokens 10B`") from None
-    found = read_recipe(files)
-    draft = project_files.draft(found, name, length, Path.cwd())
+    source_recipe = read_recipe(files)
+    draft = project_files.draft(source_recipe, name, length, Path.cwd())
     written = project_files.write(draft)
     if as_json:
         print_json(
             {
-                "trainer": found.trainer,
+                "trainer": source_recipe.trainer,
                 "written": [str(path.relative_to(draft.project.root)) for path in written],
                 "stages": [
                     {"name": stage.name, "mixture": stage.mixture, "steps": stage.steps, "tokens": stage.tokens}
                     for stage in draft.stages
                 ],
-                "notes": list(found.notes),
+                "notes": list(source_recipe.notes),
                 "assumed": list(draft.assumed),
-                "left_out": list(found.left_out),
+                "left_out": list(source_recipe.left_out),
             }
         )
         return
-    open_console().print(draft_view(found, draft))
+    open_console().print(draft_view(source_recipe, draft))
     print(f"next: curriculum plan {name}{draft.project.options('full')}")

@@ -23,21 +23,21 @@ def averaged(
     Each of `members` is the plan of its stage, its position in tokens, how much it counts, and whether it is the moving
     average that the checkpoint keeps.
     """
-    found: list[Averaged] = []
+    entries: list[Averaged] = []
     for number, (plan, position, weight, ema) in enumerate(members):
         theirs, ours = _shape_of(plan.model), _shape_of(model)
         if differ := [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]:
             raise _unlike(stage, number, f"`{differ[0]}`")
         if dict(plan.tokenizer) != dict(tokenizer):
             raise _unlike(stage, number, "tokenizer")
-        found.append(Averaged(fingerprint=plan.history(position), position=position, weight=weight, ema=ema))
-    if len({(one.fingerprint, one.position) for one in found}) < len(found):
+        entries.append(Averaged(fingerprint=plan.history(position), position=position, weight=weight, ema=ema))
+    if len({(one.fingerprint, one.position) for one in entries}) < len(entries):
         raise PlanError(
             "two checkpoints of the average are the same",
             place=stage.setting.document.place(("from", "average")),
             hint="name each once, and say with `weights:` how much it counts; a size may bring positions together",
         )
-    return tuple(found)
+    return tuple(entries)
 
 
 def whole_weights(average: Sequence[AverageMember]) -> list[int]:

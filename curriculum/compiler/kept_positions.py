@@ -50,9 +50,9 @@ def branch_points(project: Project) -> Iterator[tuple[int, tuple[LineageStage, .
                 yield from ((m.address.position, m.stages) for m in average if m.address.position is not None)
     for name in project.names("studies"):
         with contextlib.suppress(CurriculumError):
-            asked, _ = project.study(name)
-            if asked.from_:
-                yield from _branch_point(project, asked.from_)
+            study, _ = project.study(name)
+            if study.from_:
+                yield from _branch_point(project, study.from_)
 
 
 def _branch_point(project: Project, point: str) -> Iterator[tuple[int, tuple[LineageStage, ...]]]:

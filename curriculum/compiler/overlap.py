@@ -70,8 +70,8 @@ def overlap_lines(texts: PreparedText, *, preparing: bool = False) -> list[str]:
             if quick < 0 and not preparing:
                 uncounted.append(f"`{names[0]}` and `{names[1]}`")
                 continue
-            if found := _damaged(hashed, names, contents=True):
-                damaged |= found
+            if changed := _damaged(hashed, names, contents=True):
+                damaged |= changed
                 continue
             overlap = count_shared(first, second)
             if preparing:

@@ -20,15 +20,15 @@ def preparation_costs(texts: PreparedText) -> list[dict[str, Any]]:
     missing = [dataset for dataset in texts.datasets() if texts.manifest(dataset) is None]
     if tokenizer is None or not missing:
         return []
-    known = [(key, rate) for key, rate in rates(texts.project.data / "rates") if rate.tokenizer == tokenizer.digest]
-    others = sorted((rate for _, rate in known if rate.tokens), key=lambda rate: rate.tokens)
+    measured = [(key, rate) for key, rate in rates(texts.project.data / "rates") if rate.tokenizer == tokenizer.digest]
+    others = sorted((rate for _, rate in measured if rate.tokens), key=lambda rate: rate.tokens)
     rows: list[dict[str, Any]] = []
     for dataset in missing:
         source = texts.project.sources.sources[dataset]
         if kind_of(source.read_options()) == "tokenised":
             continue
         key = texts.folder(dataset).name
-        own = next((rate for name, rate in known if (name, rate.dataset) == (key, dataset)), None)
+        own = next((rate for name, rate in measured if (name, rate.dataset) == (key, dataset)), None)
         rate = own or (others[-1] if others else None)
         tokens = source.tokens or (own.expected_tokens if own else None)
         rows.append(

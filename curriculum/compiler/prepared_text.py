@@ -184,8 +184,8 @@ class PreparedText:
 
     def manifests(self) -> dict[str, Manifest]:
         """The manifests of the datasets that are prepared, by name."""
-        found = {dataset: self.manifest(dataset) for dataset in self.datasets()}
-        return {dataset: manifest for dataset, manifest in found.items() if manifest is not None}
+        manifests = {dataset: self.manifest(dataset) for dataset in self.datasets()}
+        return {dataset: manifest for dataset, manifest in manifests.items() if manifest is not None}
 
     def _again(self, folder: Path) -> str:
         return f"remove the folder `{folder}`, and `{self.prepare_command}` makes it again"
@@ -249,7 +249,7 @@ class PreparedText:
 
     def changes(self, *, quick: bool = False, contents: bool = False) -> dict[str, FileChanges]:
         """The prepared datasets of local folders whose files changed since; with `quick`, not of very many files."""
-        found = {}
+        by_dataset = {}
         for dataset, manifest in self.manifests().items():
             read = self.project.sources.sources[dataset].read_options()
             if "://" in str(read.get("folder", "://")):
@@ -266,8 +266,8 @@ class PreparedText:
                 error.hint = self._again(self.folder(dataset))
                 raise
             if recorded is not None and (changes := file_changes(recorded, files, contents=contents)):
-                found[dataset] = changes
-        return found
+                by_dataset[dataset] = changes
+        return by_dataset
 
     def change_lines(self, *, quick: bool = False, contents: bool = False) -> list[str]:
         """What changed of the files of each dataset, that the prepared text stays, and what would take it up."""
@@ -364,16 +364,16 @@ def check_special_tokens(texts: PreparedText) -> None:
     """
     project, name, loaded = texts.project, texts.curriculum.tokenizer, texts.loaded_tokenizer
     if loaded is not None:
-        known = loaded.special_tokens
+        available = loaded.special_tokens
     elif name in project.sources.tokenizers and project.sources.tokenizers[name].train is not None:
-        known = {"bos": TRAINED_EOS in BOS_NAMES, "eos": TRAINED_EOS in EOS_NAMES}
+        available = {"bos": TRAINED_EOS in BOS_NAMES, "eos": TRAINED_EOS in EOS_NAMES}
     else:
         return
     for dataset in texts.datasets():
         if texts.manifest(dataset) is None:
             source = project.sources.sources[dataset]
             try:
-                tokenizer.check_special_tokens(dataset, {"bos": source.bos, "eos": source.eos}, known, name)
+                tokenizer.check_special_tokens(dataset, {"bos": source.bos, "eos": source.eos}, available, name)
             except DataError as error:
                 place = sources_place(project, error.entry)
                 raise DataError(error.what, place=place, hint=error.hint) from None

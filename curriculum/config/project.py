@@ -259,11 +259,11 @@ class Project:
         return load_yaml(path, root=self.root)
 
 
-def _check_name(name: str, noun: str, known: Collection[str] = ()) -> None:
-    """NotFound for what is no name; its hint takes one of the `known` names out of a path or an address."""
+def _check_name(name: str, noun: str, names: Collection[str] = ()) -> None:
+    """NotFound for what is no name; its hint takes one of `names` out of a path or an address."""
     if not config.is_name(name):
         words = [name.removesuffix(".yaml").rpartition("/")[2], *re.split("[/@]", name)]
-        meant = next((word for word in words if word in known), None)
+        meant = next((word for word in words if word in names), None)
         raise NotFound(
             f"`{name}` cannot be the name of a {noun}",
             hint="a name is a-z, 0-9, `.` and `-`, begins with a letter, and is no path"

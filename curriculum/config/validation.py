@@ -59,8 +59,8 @@ def _hint(model: type[BaseModel], refusal: Refusal, path: KeyPath, document: Doc
     if isinstance(refusal, UnknownKey):
         here = _pattern(model, path[:-1])
         unlike = refusal.hint.startswith("there are")  # no key here is similar
-        for key, known in _fields(model, here).items() if unlike else ():
-            if known.is_required() and get_origin(known.annotation) is dict and (*path[:-1], key) not in document:
+        for key, info in _fields(model, here).items() if unlike else ():
+            if info.is_required() and get_origin(info.annotation) is dict and (*path[:-1], key) not in document:
                 return f"names of your own stand under `{key}`, which is not there: `{key}: {{{refusal.key}: …}}`"
         return _where_known(model, refusal, here)
     if not refusal.of_type:

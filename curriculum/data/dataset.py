@@ -180,10 +180,10 @@ class Dataset:
         first = 0
         for number, state in enumerate(self.manifest.states):
             stop = state.shards.get(self.split, 0)
-            found = self._look_up(name, line, number, range(first, stop))
-            for shard in range(first, stop) if found is None else ():
+            indexed = self._look_up(name, line, number, range(first, stop))
+            for shard in range(first, stop) if indexed is None else ():
                 spans += [self.document(shard, document) for document in self.mapped[shard].find(line)]
-            spans += found or []
+            spans += indexed or []
             first = stop
         return spans
 

@@ -140,16 +140,16 @@ class DocumentLookup:
 
     def find(self, line: bytes) -> list[int]:
         """The numbers of the documents whose id's line has the same hash, ascending."""
-        wanted = int(line_hashes([line])[0]) >> 8
+        key = int(line_hashes([line])[0]) >> 8
         low, high = 0, self.documents
         while low < high:
             middle = (low + high) // 2
-            if self._at(middle)[0] < wanted:
+            if self._at(middle)[0] < key:
                 low = middle + 1
             else:
                 high = middle
         numbers = []
-        while low < self.documents and self._at(low)[0] == wanted:
+        while low < self.documents and self._at(low)[0] == key:
             numbers.append(self._at(low)[1])
             low += 1
         return sorted(numbers)

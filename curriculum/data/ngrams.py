@@ -124,8 +124,8 @@ class NgramIndex:
                 hits = hits * self.stride + first
                 starts = np.unique(hits[:, None] - np.arange(self.stride))
                 starts = starts[(starts >= 0) & (starts + self.n <= len(tokens))]
-                for found, own in self._matches(tokens, starts[_inside(starts, self.n, ends)]):
-                    position.append(found)
+                for positions, own in self._matches(tokens, starts[_inside(starts, self.n, ends)]):
+                    position.append(positions)
                     match.append(own)
         at, runs = np.concatenate(position), np.unique(np.concatenate(match))
         return Shared(*_covered(at, np.searchsorted(ends, at, side="right"), self.n), self._documents_of(runs))
@@ -139,9 +139,9 @@ class NgramIndex:
             hashes = hashes * BASE + column.astype(np.uint64)
         low = np.searchsorted(self._hashes, hashes)
         while len(starts):
-            known = low < len(self._hashes)
-            known[known] = self._hashes[low[known]] == hashes[known]
-            starts, rows, hashes, low = starts[known], rows[known], hashes[known], low[known]
+            matching = low < len(self._hashes)
+            matching[matching] = self._hashes[low[matching]] == hashes[matching]
+            starts, rows, hashes, low = starts[matching], rows[matching], hashes[matching], low[matching]
             equal = (rows == self.reference.tokens[self._at[low][:, None] + steps]).all(axis=1)
             yield starts[equal], low[equal]
             # another run with the same hash, which is so rare that it is tried one by one
@@ -150,15 +150,15 @@ class NgramIndex:
     def _documents_of(self, runs: Integers) -> Integers:
         """The documents of the reference with the runs that have these numbers, and with equal ones."""
         tokens, steps = self.reference.tokens, np.arange(self.n)
-        found = [self._at[runs]]
+        positions = [self._at[runs]]
         at = runs
         while len(at):
             same = at + 1 < len(self._hashes)
             same[same] = self._hashes[at[same] + 1] == self._hashes[at[same]]
             at, runs = at[same] + 1, runs[same]
             equal = (tokens[self._at[runs][:, None] + steps] == tokens[self._at[at][:, None] + steps]).all(axis=1)
-            found.append(self._at[at[equal]])
-        return np.unique(np.searchsorted(self.reference.ends, np.concatenate(found), side="right"))
+            positions.append(self._at[at[equal]])
+        return np.unique(np.searchsorted(self.reference.ends, np.concatenate(positions), side="right"))
 
 
 def _inside(starts: Integers, n: int, ends: Integers) -> NDArray[np.bool_]:

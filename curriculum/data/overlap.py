@@ -84,10 +84,10 @@ class HashedDataset:
 
     def between(self, split: SplitName, low: int, high: int) -> NDArray[np.uint64]:
         """The hashes of documents of `split` in [low, high), ascending; those of empty documents are left out."""
-        found = [np.zeros(0, np.uint64)]
+        parts = [np.zeros(0, np.uint64)]
         for shard in self.manifest.splits[split].shards if split in self.manifest.splits else ():
-            found.append(_between(self._path(shard.file), low, high))
-        result = np.sort(np.concatenate(found))
+            parts.append(_between(self._path(shard.file), low, high))
+        result = np.sort(np.concatenate(parts))
         kept: NDArray[np.uint64] = result[result != EMPTY]
         return kept
 

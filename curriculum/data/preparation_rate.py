@@ -41,8 +41,8 @@ class PreparationRate:
     def write(self, folder: Path, key: str) -> None:
         """Keep it in `folder`, for the prepared folder of the name `key`; a sample replaces no whole preparation."""
         path = folder / self.dataset / f"{key}.json"
-        known = read(path)
-        if known is None or self.whole or not known.whole:
+        earlier = read(path)
+        if earlier is None or self.whole or not earlier.whole:
             fs.make_directory(path.parent)
             fs.write_json(path, fs.seal(fs.fields_of(self)), replace=True)
 

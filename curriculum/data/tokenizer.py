@@ -22,13 +22,15 @@ TRAINED_EOS = "</s>"
 """The one special token of a tokenizer that `prepare` trains."""
 
 
-def check_special_tokens(dataset: str, stated: Mapping[str, bool], known: Mapping[str, bool], tokenizer: str) -> None:
+def check_special_tokens(
+    dataset: str, stated: Mapping[str, bool], available: Mapping[str, bool], tokenizer: str
+) -> None:
     """DataError, at its key of sources.yaml, for a special token that `dataset` asks for and the tokenizer lacks.
 
-    `stated` and `known` are by key, `bos` and `eos`.
+    `stated` and `available` are by key, `bos` and `eos`.
     """
     for key, names in (("bos", BOS_NAMES), ("eos", EOS_NAMES)):
-        if stated[key] and not known[key]:
+        if stated[key] and not available[key]:
             raise DataError(
                 f"`{key}: true` of `{dataset}`: the tokenizer `{tokenizer}` has no {key.upper()} token under a name "
                 "known here",

@@ -175,11 +175,11 @@ def _overlap(
     project: Project, compiled: Compiled, texts: PreparedText, trained: Sequence[CompiledStage]
 ) -> Iterator[str]:
     """What `curriculum overlap` found of the text, up to the exported position; nothing where it was not asked."""
-    known = list(ngram_overlap.readings(project, compiled, texts)) if trained else []
-    if not known:
+    readings = list(ngram_overlap.readings(project, compiled, texts)) if trained else []
+    if not readings:
         return
     rows = []
-    for record, stages in known:
+    for record, stages in readings:
         train = texts.manifests()[record.dataset].splits[TRAIN]
         read = "not counted" if stages is None else show_exact(sum(stage["readings"] for stage in stages))
         rows.append(

@@ -67,8 +67,8 @@ def next_runs(study: CompiledStudy) -> CompiledStudy | None:
 
 def _follows(study: CompiledStudy) -> str:
     """What `next_runs` decided, in words."""
-    if (found := study.drops) is not None:
-        shown = ", ".join(found.dropped) or "none"
+    if (drops := study.drops) is not None:
+        shown = ", ".join(drops.dropped) or "none"
         on = f"{counted(len(study.arms), 'run')} {'goes' if len(study.arms) == 1 else 'go'} on"
         return f"worse than the best by more than the noise, and dropped: {shown}; {on}"
     runs = study.of_role("proposal")
@@ -156,21 +156,21 @@ def stop_study(study: CompiledStudy) -> list[str]:
 
 def verify_study(project: Project, name: str, size: str) -> Findings:
     """Check every file of every arm, what they share once, and compute the newest decision again."""
-    found = Findings()
+    findings = Findings()
     checked: set[str] = set()
     trained = project.study(name)[0].subject not in ("arms", "table")  # those of others are no arms of this study
     study = compile_study(project, name, size) if trained else None
     for arm in (*study.forks, *study.arms) if study is not None else ():
-        found.add(verify(arm.project, arm.compiled, arm.texts, skip=checked))
+        findings.add(verify(arm.project, arm.compiled, arm.texts, skip=checked))
         checked |= {stage.name for stage in arm.compiled.stages}
     try:
         newest = newest_record(project, name, size)
     except CurriculumError as error:
-        found.wrong.append(error)
+        findings.wrong.append(error)
     else:
         if newest is not None:
-            found.check(f"decision {newest.address}", partial(check_record, project, name, size, newest))
-    return found
+            findings.check(f"decision {newest.address}", partial(check_record, project, name, size, newest))
+    return findings
 
 
 def training_seconds(study: CompiledStudy) -> tuple[float, float]:

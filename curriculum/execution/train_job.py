@@ -51,14 +51,14 @@ def member_checkpoints(project: Project, compiled: Compiled, stage: CompiledStag
     CheckpointError for another that is not trained yet or was pruned, or of another trainer without
     `layout: hf`; DataError for one whose model is not the plan's.
     """
-    found = []
+    paths = []
     own = {(before.name, before.stop) for before in compiled.stages}
     for member in stage.members:
         checkpoint = branch_point(project, member.compiled, member.stage)
         folder = stage_folder(project, member.compiled, member.stage)
         awaited = (member.stage.name, member.stage.stop) in own or slurm_record.live_job(folder.path) is not None
         if checkpoint is None and awaited:
-            found.append(folder.checkpoint(0, member.stage.stop))
+            paths.append(folder.checkpoint(0, member.stage.stop))
             continue
         if checkpoint is None:
             options = project.options(member.compiled.size_name)
@@ -67,8 +67,8 @@ def member_checkpoints(project: Project, compiled: Compiled, stage: CompiledStag
                 hint=f"train it first: `curriculum run {member.compiled.curriculum}{options}`",
             )
         trainers.require_our_model(checkpoint.path, f"the average `{stage.name}`")
-        found.append(checkpoint.path)
-    return found
+        paths.append(checkpoint.path)
+    return paths
 
 
 def train_job(

@@ -129,7 +129,7 @@ class ProjectTables:
         """
         from curriculum.integrations.datasets import prepared_dataset
 
-        found: dict[Path, str] = {}
+        names: dict[Path, str] = {}
         readers = []
         faulty: CurriculumError | None = None
         for name in [curriculum] if curriculum else self.curricula:
@@ -142,7 +142,7 @@ class ProjectTables:
             if dataset in texts.datasets():
                 readers.append(name)
                 if texts.manifest(dataset) is not None:
-                    found.setdefault(texts.folder(dataset), name)
+                    names.setdefault(texts.folder(dataset), name)
         if not readers and faulty is not None:
             raise faulty
         if not readers:
@@ -150,16 +150,16 @@ class ProjectTables:
                 f"no curriculum here reads a source `{source}`",
                 hint=did_you_mean(source, self._project.sources.sources),
             )
-        if len(found) != 1:
+        if len(names) != 1:
             raise DataError(
-                f"`{source}` is prepared for several tokenizers: those of {', '.join(found.values())}"
-                if found
+                f"`{source}` is prepared for several tokenizers: those of {', '.join(names.values())}"
+                if names
                 else f"`{source}` is not prepared yet",
                 hint='name one, as in `dataset(…, curriculum="NAME")`'
-                if found
+                if names
                 else f"`curriculum prepare {readers[0]}`",
             )
-        return prepared_dataset(next(iter(found)), split, verify=verify)
+        return prepared_dataset(next(iter(names)), split, verify=verify)
 
     def stream(self, curriculum: str, stage: str | None = None, size: str | None = None) -> Stream:
         """The tokens and learning rates of a lineage, or of one of its stages, for any training loop.

@@ -81,15 +81,15 @@ def member_points(project: Project, stage: CompiledStage) -> list[checkpoints.Ch
     CheckpointError, with the place of the average in its stage file, for one that was deleted since or never taken.
     """
     document = stage.setting.document
-    found: list[checkpoints.Checkpoint | None] = []
+    points: list[checkpoints.Checkpoint | None] = []
     for number, member in enumerate(stage.members):
         try:
-            found.append(branch_point(project, member.compiled, member.stage, use="average"))
+            points.append(branch_point(project, member.compiled, member.stage, use="average"))
         except CheckpointError as error:
             paths = (("from", "average", number), ("from", "ema"), ("from", "average"))
             place = next((document.place(path) for path in paths if path in document), None)
             raise CheckpointError(f"`{stage.name}`: {error.what}", place=place, hint=error.hint) from None
-    return found
+    return points
 
 
 def branch_point(
@@ -124,8 +124,8 @@ def branch_point(
     proposed = f"{use} one of these, as in `{example}`; " if example else ""
     scale = f", in tokens of size `{compiled.size_name}`" if compiled.scaled else ""
     pruned = any(entry.position == stage.stop for entry in ledger.read(folder))
-    wanted = address_at(stage.setting, stage.plan, stage.stop, compiled.scale)
-    keep = f"`keep: {Length(wanted.position or stage.plan.end, 'tokens')}`, or `every: {{keep: …}}`, in the stage file"
+    address = address_at(stage.setting, stage.plan, stage.stop, compiled.scale)
+    keep = f"`keep: {Length(address.position or stage.plan.end, 'tokens')}`, or `every: {{keep: …}}`, in the stage file"
     raise CheckpointError(
         f"`{stage.name}` was trained past {stage.stop:,} tokens and "
         + ("its checkpoint there was pruned since" if pruned else "kept no checkpoint there")

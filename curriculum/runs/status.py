@@ -148,8 +148,8 @@ def project_status(project: Project, size: str, name: str | None = None) -> Proj
             where = str(error.place) if error.place else None
             refused.append(Refused(name=curriculum, why=error.what, where=where))
     tree = stage_tree(list(compiled.values()))
-    found = [saved_drift(project, lineage)[0] for lineage in compiled.values()]
-    drifts = {stage: drift.words() for drifted in reversed(found) for stage, drift in drifted.items()}
+    drifts_by_lineage = [saved_drift(project, lineage)[0] for lineage in compiled.values()]
+    drifts = {stage: drift.words() for drifted in reversed(drifts_by_lineage) for stage, drift in drifted.items()}
     furthest = {stage: node.stage for stage, node in tree.items()}
     requested = set(furthest) if name is None else {stage.name for stage in compiled[name].stages}
     if name is not None:  # one lineage counts its stages only as far as it goes through them
@@ -249,9 +249,9 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, node: Tre
 
 def _orphaned_runs(project: Project, size: str, defined: set[str], refused: set[str]) -> tuple[OrphanedRun, ...]:
     orphaned = []
-    known = refused | set(project.names("studies"))
+    listed = refused | set(project.names("studies"))
     for folder in stage_folders(project.runs / size):
-        if not folder.plan.exists() or folder.name in defined or folder.curriculum in known:
+        if not folder.plan.exists() or folder.name in defined or folder.curriculum in listed:
             continue
         last = checkpoints.latest(folder)
         end = None

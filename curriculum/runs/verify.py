@@ -101,12 +101,12 @@ def _texts(findings: Findings, project: Project, compiled: Compiled, texts: Prep
         if digest is None or not texts.folder(dataset, digest).is_dir():
             findings.absent.append(f"text of {dataset}: `{texts.prepare_command}` makes it")
             continue
-        found = list(_text(texts, texts.folder(dataset, digest), read.get(dataset, {})))
-        faults = [error for error in found if isinstance(error, CurriculumError)]
+        results = list(_text(texts, texts.folder(dataset, digest), read.get(dataset, {})))
+        faults = [error for error in results if isinstance(error, CurriculumError)]
         findings.wrong.extend(faults)
         if not faults:
             findings.checked.append(
-                f"text of {dataset}: {sum(size for size in found if isinstance(size, int)):,} bytes"
+                f"text of {dataset}: {sum(size for size in results if isinstance(size, int)):,} bytes"
             )
 
 

@@ -127,13 +127,13 @@ class Stream:
 
     def stage(self, name: str) -> Stream:
         """The part that stage `name` trains: `CURRICULUM/STAGE`, or the stage alone where that names one."""
-        found = [stage for stage in self.stages if name in (stage.name, stage.name.rpartition("/")[2])]
-        if len(found) != 1:
+        matches = [stage for stage in self.stages if name in (stage.name, stage.name.rpartition("/")[2])]
+        if len(matches) != 1:
             raise PlanError(
-                f"{'several stages are' if found else 'there is no stage'} named `{name}`",
+                f"{'several stages are' if matches else 'there is no stage'} named `{name}`",
                 hint=f"the stages: {', '.join(stage.name for stage in self.stages)}",
             )
-        return Stream((found[0],))
+        return Stream((matches[0],))
 
     # --- the clock ---------------------------------------------------------------------------------------
 

@@ -54,9 +54,9 @@ class StudyComparison:
 
 def compare_study(project: Project, name: str, size: str, against: str | None = None) -> StudyComparison:
     """The arms of study `name` that ended; PlanError where none did, NotFound for an arm `against` that did not."""
-    asked = ask(project, name, size)
-    evidence = asked.evidence
-    if asked.question.kind == "schedules":
+    case = ask(project, name, size)
+    evidence = case.evidence
+    if case.question.kind == "schedules":
         raise PlanError(
             f"study `{name}` orders schedules by training curves, and has no arms of its own to compare",
             hint="name two or more curricula under its `arms:`, or compare curricula by name",
@@ -73,8 +73,8 @@ def compare_study(project: Project, name: str, size: str, against: str | None = 
         size=size,
         against=base,
         sources=evidence.sources,
-        arms=side_by_side(evidence, asked.question.lower, base),
-        notes=tuple(asked.incomplete),
+        arms=side_by_side(evidence, case.question.lower, base),
+        notes=tuple(case.incomplete),
     )
 
 
@@ -94,7 +94,7 @@ def side_by_side(evidence: Evidence, lower: Mapping[str, float], against: str | 
                 role=evidence.role(arm),
                 runs=len(evidence.runs(arm)),
                 losses={source: loss for source, loss in means.items() if loss is not None},
-                differences={source: found for source, found in each.items() if found is not None},
+                differences={source: gap for source, gap in each.items() if gap is not None},
                 lower=evidence.mean(arm, lower) if lower else None,
                 lower_difference=less(arm, lower),
             )
@@ -102,13 +102,13 @@ def side_by_side(evidence: Evidence, lower: Mapping[str, float], against: str | 
     return tuple(rows)
 
 
-def difference_words(found: Difference | None) -> str:
+def difference_words(gap: Difference | None) -> str:
     """A difference with one standard error, and whether its 95% interval excludes 0 (`*`) or not (`·`).
 
     `-` without a difference, and `?` for an error that one run each says nothing of.
     """
-    if found is None:
+    if gap is None:
         return "-"
-    error = "?" if found.error is None else f"{found.error:.4f}"
-    mark = " " if found.low is None or found.high is None else "*" if found.low > 0 or found.high < 0 else "·"
-    return f"{found.mean:+.4f} ±{error} {mark}"
+    error = "?" if gap.error is None else f"{gap.error:.4f}"
+    mark = " " if gap.low is None or gap.high is None else "*" if gap.low > 0 or gap.high < 0 else "·"
+    return f"{gap.mean:+.4f} ±{error} {mark}"

@@ -73,16 +73,16 @@ def verdicts(
     is no control, each mixture that it is compared with. A control that was shown to break a limit is no alternative.
     """
     allowed = [name for name in references if not _breaks_a_limit(question, evidence, name)]
-    found = []
+    judged = []
     for name in allowed or references:
         losses = references[name]
         gain = None if predicted is None else weighted(predicted, question.lower) - weighted(losses, question.lower)
-        found.append(judge(evidence, arm, name, question.lower, predicted=gain))
+        judged.append(judge(evidence, arm, name, question.lower, predicted=gain))
     for source, keep in question.keep.items():
         reference, slack = against(keep)
         loss = None if predicted is None else predicted[source] - (limit_of(evidence, source, keep) - slack)
-        found.append(judge(evidence, arm, reference, {source: 1.0}, keep=source, slack=slack, predicted=loss))
-    return tuple(found)
+        judged.append(judge(evidence, arm, reference, {source: 1.0}, keep=source, slack=slack, predicted=loss))
+    return tuple(judged)
 
 
 def _breaks_a_limit(question: Question, evidence: Evidence, arm: str) -> bool:
@@ -121,7 +121,7 @@ def contender(
 def noise(question: Question, evidence: Evidence) -> tuple[Noise, ...]:
     """The noise of each source of the goal, by the controls, else by whatever arms ran more than once."""
     references = controls(evidence) or evidence.arms("before")
-    found = []
+    rows = []
     for source in (*question.lower, *question.keep):
         each = [
             difference(evidence, arm, reference, {source: 1.0})
@@ -129,20 +129,20 @@ def noise(question: Question, evidence: Evidence) -> tuple[Noise, ...]:
             for arm in evidence.repeated or evidence.arms("swarm", "control", "proposal")[:MOST_SINGLE_RUNS]
             if arm != reference
         ]
-        known = [one for one in each if one is not None]
-        spreads = [one for one in known if one.spread is not None and one.runs > 1]
+        differences = [one for one in each if one is not None]
+        spreads = [one for one in differences if one.spread is not None and one.runs > 1]
         runs = max((one.runs for one in spreads), default=0)
         tells = [one.half for one in spreads if one.runs == runs and one.half is not None]
-        found.append(
+        rows.append(
             Noise(
                 source,
-                max((one.window_error for one in known), default=0.0) or None,
+                max((one.window_error for one in differences), default=0.0) or None,
                 max((one.spread for one in spreads if one.spread is not None), default=None),
                 float(np.median(tells)) if tells else None,
                 runs,
             )
         )
-    return tuple(found)
+    return tuple(rows)
 
 
 def rank(predicted: Array, observed: Array) -> float | None:

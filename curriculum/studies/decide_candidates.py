@@ -96,8 +96,8 @@ def _cheapest(question: Question, evidence: Evidence, candidates: list[str], not
     lowest = min(candidates, key=lambda arm: evidence.mean(arm, question.lower) or 0.0)
     equal = [lowest]
     for arm in candidates:
-        found = None if arm == lowest else difference(evidence, arm, lowest, question.lower)
-        if found is not None and found.runs > 1 and found.low is not None and found.low <= 0:
+        gap = None if arm == lowest else difference(evidence, arm, lowest, question.lower)
+        if gap is not None and gap.runs > 1 and gap.low is not None and gap.low <= 0:
             equal.append(arm)
     cheapest = max(equal, key=lambda arm: (_number(evidence, arm, "batch"), arm == lowest))
     if cheapest != lowest:

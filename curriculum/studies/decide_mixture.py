@@ -35,17 +35,17 @@ def decide(question: Question, evidence: Evidence) -> Decision:
         (chosen, left_out), *others = mixture.choose(shares, losses, own)
         laws[source] = chosen
         reports.append(_report(source, chosen, left_out, [law for law, _ in others], shares, losses, own))
-    asked = _programme(question, evidence, laws, fewest[1])
-    optimum = _solve(question, evidence, asked)
-    resampled, values = _resample(question, asked, laws, tables, optimum.shares)
-    moved = _moved_by_ridge(asked, laws, tables, optimum.shares) if len(resampled) else np.zeros(len(sources))
-    spans = _spans(sources, asked, optimum.shares, resampled, moved, len(fewest[0]))
-    shares, notes = _at_round_numbers(question, asked, optimum.shares, spans, reports)
+    problem = _programme(question, evidence, laws, fewest[1])
+    optimum = _solve(question, evidence, problem)
+    resampled, values = _resample(question, problem, laws, tables, optimum.shares)
+    moved = _moved_by_ridge(problem, laws, tables, optimum.shares) if len(resampled) else np.zeros(len(sources))
+    spans = _spans(sources, problem, optimum.shares, resampled, moved, len(fewest[0]))
+    shares, notes = _at_round_numbers(question, problem, optimum.shares, spans, reports)
 
     arm = (evidence.arms("proposal") or (None,))[-1]
     if arm is not None:
         shares = np.array([float(evidence.settings(arm).get(name, 0.0)) for name in sources])
-    low, high = asked.bounds
+    low, high = problem.bounds
     at_bound = tuple(
         f"{name} {'at its least' if shares[at] <= low[at] + 1e-6 else 'at its most'}"
         for at, name in enumerate(sources)
@@ -56,7 +56,7 @@ def decide(question: Question, evidence: Evidence) -> Decision:
     )
     predicted = _predict(laws, shares)
     limited = shared.with_limits(question, evidence)
-    references, contenders = _compared(question, evidence, laws, asked, shares, arm)
+    references, contenders = _compared(question, evidence, laws, problem, shares, arm)
     judged = shared.verdicts(question, limited, arm, predicted, references)
     arms = len(fewest[0])
     if arms < FEW_A_SOURCE * len(sources):
@@ -77,13 +77,13 @@ def decide(question: Question, evidence: Evidence) -> Decision:
 
 
 def _spans(
-    sources: tuple[str, ...], asked: Programme, optimum: Array, resampled: Array, moved: Array, arms: int
+    sources: tuple[str, ...], problem: Programme, optimum: Array, resampled: Array, moved: Array, arms: int
 ) -> dict[str, tuple[float, float]]:
     """The 95% interval of each share, within its bounds; empty without resamples.
 
     `moved` is by how much the ridge of the laws moves each share: resamples do not show it, as it moves all of them.
     """
-    low, high = asked.bounds
+    low, high = problem.bounds
     spans = {}
     for at, name in enumerate(sources if len(resampled) else ()):
         wide = intervals.symmetric_interval(resampled[:, at], float(optimum[at]), arms, len(sources) + 2)
@@ -92,14 +92,16 @@ def _spans(
     return spans
 
 
-def _moved_by_ridge(asked: Programme, laws: Mapping[str, MixtureLaw], tables: Mapping[str, Table], at: Array) -> Array:
+def _moved_by_ridge(
+    problem: Programme, laws: Mapping[str, MixtureLaw], tables: Mapping[str, Table], at: Array
+) -> Array:
     """How far the optimum is from `at` by laws without a ridge, shape `[sources]`; zeros where they have none."""
     free = {
         source: law if law.own is None else mixture.fit(*tables[source][1:], law.own, like=law, ridge=0.0)
         for source, law in laws.items()
     }
     try:
-        return programme.solve(_by(asked, laws, free), start=at).shares - at
+        return programme.solve(_by(problem, laws, free), start=at).shares - at
     except (Infeasible, NotSolved):
         return np.zeros(len(at))
 
@@ -168,9 +170,9 @@ def _programme(question: Question, evidence: Evidence, laws: Mapping[str, Mixtur
     )
 
 
-def _solve(question: Question, evidence: Evidence, asked: Programme) -> programme.Optimum:
+def _solve(question: Question, evidence: Evidence, problem: Programme) -> programme.Optimum:
     try:
-        return programme.solve(asked)
+        return programme.solve(problem)
     except NotSolved as error:
         raise Undecidable(
             f"the proposal was not found: {error}",
@@ -183,10 +185,10 @@ def _solve(question: Question, evidence: Evidence, asked: Programme) -> programm
             ) from None
         reached = [
             f"the lowest `{source}` reaches under the caps is {lowest:.4f}, its limit {limit:.4f}"
-            for source, lowest, (_, limit) in zip(question.keep, error.lowest, asked.keep, strict=True)
+            for source, lowest, (_, limit) in zip(question.keep, error.lowest, problem.keep, strict=True)
         ]
         missed = [
-            line for line, lowest, (_, limit) in zip(reached, error.lowest, asked.keep, strict=True) if lowest > limit
+            line for line, lowest, (_, limit) in zip(reached, error.lowest, problem.keep, strict=True) if lowest > limit
         ]
         what = "; ".join(missed or reached)
         if not missed:
@@ -195,7 +197,7 @@ def _solve(question: Question, evidence: Evidence, asked: Programme) -> programm
 
 
 def _resample(
-    question: Question, asked: Programme, laws: Mapping[str, MixtureLaw], tables: Mapping[str, Table], start: Array
+    question: Question, problem: Programme, laws: Mapping[str, MixtureLaw], tables: Mapping[str, Table], start: Array
 ) -> tuple[Array, Array]:
     """Optima of whole fits to resampled arms, shape `[solved, sources]`, and their predicted gains over `around`."""
     arms = list(dict.fromkeys(arm for table in tables.values() for arm in table[0]))
@@ -207,23 +209,23 @@ def _resample(
         for source, (_, shares, losses) in tables.items():
             chosen = np.repeat(np.arange(len(losses)), counts[rows[source]])
             refitted[source] = mixture.fit(shares[chosen], losses[chosen], laws[source].own, like=laws[source])
-        again = _by(asked, laws, refitted)
+        again = _by(problem, laws, refitted)
         try:
             optimum = programme.solve(again, start=start)
         except (Infeasible, NotSolved):
             continue
         optima.append(optimum.shares)
         free = replace(again, pull=0.0)
-        gains.append(free.objective(optimum.shares)[0] - free.objective(asked.around)[0])
-    return np.array(optima).reshape(-1, len(asked.around)), np.array(gains)
+        gains.append(free.objective(optimum.shares)[0] - free.objective(problem.around)[0])
+    return np.array(optima).reshape(-1, len(problem.around)), np.array(gains)
 
 
-def _by(asked: Programme, laws: Mapping[str, MixtureLaw], others: Mapping[str, MixtureLaw]) -> Programme:
+def _by(problem: Programme, laws: Mapping[str, MixtureLaw], others: Mapping[str, MixtureLaw]) -> Programme:
     """The programme with `others` in place of `laws`."""
     return replace(
-        asked,
-        lower=tuple((_same(law, laws, others), weight) for law, weight in asked.lower),
-        keep=tuple((_same(law, laws, others), limit) for law, limit in asked.keep),
+        problem,
+        lower=tuple((_same(law, laws, others), weight) for law, weight in problem.lower),
+        keep=tuple((_same(law, laws, others), limit) for law, limit in problem.keep),
     )
 
 
@@ -233,7 +235,7 @@ def _same(law: MixtureLaw, laws: Mapping[str, MixtureLaw], refitted: Mapping[str
 
 def _at_round_numbers(
     question: Question,
-    asked: Programme,
+    problem: Programme,
     optimum: Array,
     spans: Mapping[str, tuple[float, float]],
     reports: list[LawReport],
@@ -243,7 +245,7 @@ def _at_round_numbers(
     A share is set to that of `around` where its interval contains it, if all these together change the predicted mean
     of `lower` by less than its left-out error.
     """
-    low, high = asked.bounds
+    low, high = problem.bounds
     parts = designs.PARTS
     least, most = np.ceil(low * parts - 1e-6).astype(np.int64), np.floor(high * parts + 1e-6).astype(np.int64)
     notes: list[str] = []
@@ -251,19 +253,19 @@ def _at_round_numbers(
     same = [
         at
         for at, name in enumerate(question.sources)
-        if name in spans and spans[name][0] <= asked.around[at] <= spans[name][1] and asked.around[at] > 0
+        if name in spans and spans[name][0] <= problem.around[at] <= spans[name][1] and problem.around[at] > 0
     ]
     if question.around is not None and same and len(same) < len(optimum):
         fixed_low, fixed_high = low.copy(), high.copy()
-        fixed_low[same] = fixed_high[same] = asked.around[same]
+        fixed_low[same] = fixed_high[same] = problem.around[same]
         error = sum(
             (report.left_out_error or 0.0) * question.lower.get(report.source, 0.0) for report in reports
         ) / sum(question.lower.values())
         try:
-            fixed = programme.solve(replace(asked, low=fixed_low, high=fixed_high))
+            fixed = programme.solve(replace(problem, low=fixed_low, high=fixed_high))
         except (Infeasible, NotSolved):
             fixed = None
-        if fixed is not None and fixed.value - asked.objective(optimum)[0] < error:
+        if fixed is not None and fixed.value - problem.objective(optimum)[0] < error:
             shares = fixed.shares
             names = ", ".join(question.sources[at] for at in same)
             notes.append(f"as in the mixture it is around, from which the law does not tell it apart: {names}")
@@ -278,31 +280,31 @@ def _compared(
     question: Question,
     evidence: Evidence,
     laws: Mapping[str, MixtureLaw],
-    asked: Programme,
+    problem: Programme,
     shares: Array,
     arm: str | None,
 ) -> tuple[dict[str, dict[str, float]], tuple[Contender, ...]]:
     """What the proposal is compared with, by predicted losses, and the rows of the table of contenders."""
-    found: list[Contender] = []
+    contenders: list[Contender] = []
     for before in evidence.arms("before"):
-        found.append(shared.contender(question, evidence, before, before, {}))
+        contenders.append(shared.contender(question, evidence, before, before, {}))
     references = {}
     for control in shared.controls(evidence):
         settings = evidence.settings(control)
         point = np.array([float(settings.get(name, 0.0)) for name in question.sources])
         references[control] = _predict(laws, point)
-        found.append(shared.contender(question, evidence, control, control, references[control]))
+        contenders.append(shared.contender(question, evidence, control, control, references[control]))
     if not references:
         name = "the mean of the runs" if question.around is None else "the mixture it is around"
-        references[name] = _predict(laws, asked.around)
-        found.append(shared.contender(question, evidence, name, None, references[name]))
+        references[name] = _predict(laws, problem.around)
+        contenders.append(shared.contender(question, evidence, name, None, references[name]))
         uniform = _predict(laws, np.full(len(question.sources), 1 / len(question.sources)))
-        found.append(shared.contender(question, evidence, "uniform", None, uniform))
+        contenders.append(shared.contender(question, evidence, "uniform", None, uniform))
         means = {one: evidence.mean(one, question.lower) for one in evidence.arms("swarm")}
         best = min((one for one in means if means[one] is not None), key=lambda one: means[one] or 0.0, default=None)
         if best is not None:
-            found.append(shared.contender(question, evidence, f"the best, {best}", best, {}))
-    found.append(shared.contender(question, evidence, "proposal, predicted", None, _predict(laws, shares)))
+            contenders.append(shared.contender(question, evidence, f"the best, {best}", best, {}))
+    contenders.append(shared.contender(question, evidence, "proposal, predicted", None, _predict(laws, shares)))
     if arm is not None:
-        found.append(shared.contender(question, evidence, "proposal, measured", arm, {}))
-    return references, tuple(found)
+        contenders.append(shared.contender(question, evidence, "proposal, measured", arm, {}))
+    return references, tuple(contenders)

@@ -117,15 +117,15 @@ def decide(question: Question, evidence: Evidence) -> Decision:
 
 def _different(curves: Sequence[Curve]) -> int:
     """How many curves have a rate of their own somewhere that was seen."""
-    found: list[Array] = []
+    distinct: list[Array] = []
     for curve in curves:
         rates = curve.rates[: curve.at[-1] + 1]
-        common = [min(len(rates), len(other)) for other in found]
+        common = [min(len(rates), len(other)) for other in distinct]
         if all(
-            np.abs(rates[:n] - other[:n]).max() > 1e-3 * rates.max() for n, other in zip(common, found, strict=True)
+            np.abs(rates[:n] - other[:n]).max() > 1e-3 * rates.max() for n, other in zip(common, distinct, strict=True)
         ):
-            found.append(rates)
-    return len(found)
+            distinct.append(rates)
+    return len(distinct)
 
 
 def _rates(forecast: Forecast, number: int) -> tuple[Array, int]:

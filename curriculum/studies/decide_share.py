@@ -109,15 +109,15 @@ def _kept_share(
     question: Question, evidence: Evidence, law: RetentionLaw, source: str, earlier: Sequence[tuple[int, Evidence]]
 ) -> KeptShareReport:
     keep = question.keep[source]
-    found = retention.kept_share(*line(question, evidence, source), shared.limit_of(evidence, source, keep), law)
+    estimate = retention.kept_share(*line(question, evidence, source), shared.limit_of(evidence, source, keep), law)
     roots = [(position, _root(question, before, source, law)) for position, before in earlier]
     settled = None
-    if found.spread is not None and roots:
-        settled = retention.settled_from(roots, found.spread)
+    if estimate.spread is not None and roots:
+        settled = retention.settled_from(roots, estimate.spread)
     of_trunks = [_root(question, _of_seed(evidence, seed), source, law) for seed in evidence.seeds]
-    known = [share for share in of_trunks if share is not None]
-    trunks = (min(known), max(known)) if len(known) > 1 else None
-    return KeptShareReport(source, found.share, found.spread, trunks, tuple(roots), settled)
+    numbers = [share for share in of_trunks if share is not None]
+    trunks = (min(numbers), max(numbers)) if len(numbers) > 1 else None
+    return KeptShareReport(source, estimate.share, estimate.spread, trunks, tuple(roots), settled)
 
 
 def _of_seed(evidence: Evidence, seed: int) -> Evidence:

@@ -65,9 +65,9 @@ def _question(study: Study) -> str:
     """The digest of what mixtures are drafted from, apart from the text."""
     stated: dict[str, Any] = {key: flow(study.document.value[key]) for key in _ASKED if key in study.document.value}
     base = mixtures.base(study)
-    asked = {
+    question = {
         "stated": stated,
         "around": {name: str(weight) for name, weight in sorted(base.weights.items())},
         "seed": study.root.seed,
     }
-    return fs.digest(asked)
+    return fs.digest(question)

@@ -43,26 +43,26 @@ def read(project: Project, study: str, size: str, plans: Mapping[str, str]) -> D
         return None
     try:
         value = fs.unseal(fs.parse_json(fs.read_bytes(path)), ("best", "dropped", "audited", "plans"))
-        found = Drops(best=str(value["best"]), dropped=_gaps(value["dropped"]), audited=_gaps(value["audited"]))
+        drops = Drops(best=str(value["best"]), dropped=_gaps(value["dropped"]), audited=_gaps(value["audited"]))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(
             f"`{path}` says of no arm whether it was dropped: {error}",
             hint="put the file back; without it the forks are judged again",
         ) from None
-    return found if value["plans"] == dict(plans) else None
+    return drops if value["plans"] == dict(plans) else None
 
 
 def _gaps(value: Mapping[str, float]) -> dict[str, float]:
     return {str(name): float(gap) for name, gap in value.items()}
 
 
-def write(project: Project, study: str, size: str, found: Drops, plans: Mapping[str, str]) -> None:
+def write(project: Project, study: str, size: str, drops: Drops, plans: Mapping[str, str]) -> None:
     """Keep what was dropped; what was kept of the same forks stays."""
     if read(project, study, size, plans) is not None:
         return
     path = path_of(project, study, size)
     fs.make_directory(path.parent)
-    fs.write_json(path, fs.seal({**fs.fields_of(found), "plans": dict(plans)}), replace=True)
+    fs.write_json(path, fs.seal({**fs.fields_of(drops), "plans": dict(plans)}), replace=True)
 
 
 def audited(study: str, worse: Sequence[str], number: int) -> list[str]:

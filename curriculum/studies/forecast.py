@@ -43,14 +43,14 @@ def question_of_schedules(
             place=document.key_place(("goal", "keep", source)),
             hint="leave `keep` out; only the order of `lower` is forecast",
         )
-    known = project.names("stages")
+    names = project.names("stages")
     texts = []
     for number, arm in enumerate(file.arms):
-        if arm not in known:
+        if arm not in names:
             raise NotFound(
                 f"study `{name}` asks of `{arm}`, which does not exist",
                 place=document.place(("arms", number)),
-                hint=did_you_mean(arm, known),
+                hint=did_you_mean(arm, names),
             )
         texts.append(PreparedText.open(project, arm, size))
     _check_alike(texts, document)

@@ -30,11 +30,11 @@ def drop_arms(study: CompiledStudy) -> CompiledStudy:
     measured = measure_forks(study)
     if not measured.complete:
         return study
-    asked = study.study
-    weights = {source: float(weight) for source, weight in asked.file.goal.lower.items() if weight}
-    found = judge(study.name, measured.evidence, weights)
-    drops.write(asked.project, asked.name, asked.size, found, study.fork_plans)
-    return compile_study(asked.project, asked.name, asked.size)
+    opened = study.study
+    weights = {source: float(weight) for source, weight in opened.file.goal.lower.items() if weight}
+    judgement = judge(study.name, measured.evidence, weights)
+    drops.write(opened.project, opened.name, opened.size, judgement, study.fork_plans)
+    return compile_study(opened.project, opened.name, opened.size)
 
 
 def judge(study: str, evidence: Evidence, weights: dict[str, float]) -> Drops:
@@ -46,9 +46,9 @@ def judge(study: str, evidence: Evidence, weights: dict[str, float]) -> Drops:
     start = next(iter(evidence.arms("before")), evidence.reference)
     gaps: dict[str, tuple[float, float]] = {}
     for arm in evidence.arms("swarm"):
-        found = None if start is None else difference(evidence, arm, start, weights)
-        if found is not None and found.half is not None:
-            gaps[arm] = (found.mean, found.half)
+        excess = None if start is None else difference(evidence, arm, start, weights)
+        if excess is not None and excess.half is not None:
+            gaps[arm] = (excess.mean, excess.half)
     if not gaps:
         return Drops(best="", dropped={}, audited={})
     best = min(gaps, key=lambda arm: gaps[arm][0])
@@ -64,17 +64,17 @@ def judge(study: str, evidence: Evidence, weights: dict[str, float]) -> Drops:
 
 def lines(study: CompiledStudy, evidence: Evidence) -> tuple[str, ...]:
     """What a decision says of the arms that were dropped, and how often the audit agreed."""
-    found = study.drops
-    if found is None:
+    result = study.drops
+    if result is None:
         return ()
-    if not found.dropped and not found.audited:
+    if not result.dropped and not result.audited:
         return ("no arm was worse than the best by more than the noise at its first end: none was dropped",)
-    text = [f"`{name}` ({gap:+.3f})" for name, gap in found.dropped.items()]
-    dropped = f"dropped at their first end, against `{found.best}` there: {', '.join(text) or 'none'}"
+    text = [f"`{name}` ({gap:+.3f})" for name, gap in result.dropped.items()]
+    dropped = f"dropped at their first end, against `{result.best}` there: {', '.join(text) or 'none'}"
     weights = {source: float(weight) for source, weight in study.study.file.goal.lower.items() if weight}
-    ends = {name: evidence.mean(name, weights) for name in found.audited}
-    best = evidence.mean(found.best, weights)
+    ends = {name: evidence.mean(name, weights) for name in result.audited}
+    best = evidence.mean(result.best, weights)
     measured = [loss for loss in ends.values() if loss is not None and best is not None]
     agreed = sum(loss > best for loss in measured if best is not None)
-    names = ", ".join(f"`{name}`" for name in found.audited)
+    names = ", ".join(f"`{name}`" for name in result.audited)
     return (dropped, f"audit of what was dropped: {agreed} of {len(measured)} that went on ended worse too ({names})")

@@ -125,9 +125,9 @@ def _ended(compiled: CompiledStudy, arm: Arm) -> _Ended | SetAside | None:
 
 def _windows(compiled: CompiledStudy, ended: list[_Ended]) -> dict[str, HeldOutWindows]:
     """The held-out windows of each source that count: those of the text that is prepared, else the most frequent."""
-    found: dict[str, HeldOutWindows] = {}
+    common: dict[str, HeldOutWindows] = {}
     if not ended:
-        return found
+        return common
     texts = ended[0].arm.texts
     for source in compiled.sources:
         seen = Counter(windows_of(one.end[source]) for one in ended)
@@ -135,8 +135,8 @@ def _windows(compiled: CompiledStudy, ended: list[_Ended]) -> dict[str, HeldOutW
         if manifest is not None and HELD_OUT in manifest.splits:
             current = {windows: count for windows, count in seen.items() if windows[0] == manifest.digest}
             seen = Counter(current) or seen
-        found[source] = seen.most_common(1)[0][0]
-    return found
+        common[source] = seen.most_common(1)[0][0]
+    return common
 
 
 def _documents(ended: list[_Ended]) -> dict[HeldOutWindows, tuple[int, ...]]:

@@ -37,13 +37,13 @@ def _line(texts: PreparedText, compiled: Compiled, stage: CompiledStage, evidenc
     if folder is None:
         return f"{subject}: the record of {evidence} is not here, and was not compared"
     try:
-        found = record.read(folder, evidence.number)
+        decision_record = record.read(folder, evidence.number)
     except DataError as error:
         return f"{subject}: {error.what}"
-    if not {"study", "question", "files", "decision"} <= found.content.keys():
-        return f"{subject}: `{found.path}` is no record of a decision"
-    reasons = list(_reasons(compiled, stage, found, folder.parent.name))
-    decision = found.content["decision"]
+    if not {"study", "question", "files", "decision"} <= decision_record.content.keys():
+        return f"{subject}: `{decision_record.path}` is no record of a decision"
+    reasons = list(_reasons(compiled, stage, decision_record, folder.parent.name))
+    decision = decision_record.content["decision"]
     runs, word = counted(decision.get("runs", 0), "run"), decision["word"]
     if reasons:
         return f"{subject} no longer rest on {evidence}: {'; '.join(reasons)}"
@@ -58,8 +58,8 @@ def _folder(texts: PreparedText, size: str, evidence: Evidence) -> Path | None:
     return next((path for path in folders if (path / record.DECISIONS / f"{evidence.number:04}.json").exists()), None)
 
 
-def _reasons(compiled: Compiled, stage: CompiledStage, found: record.Record, size: str) -> Iterator[str]:
-    content: dict[str, Any] = dict(found.content)
+def _reasons(compiled: Compiled, stage: CompiledStage, decision_record: record.Record, size: str) -> Iterator[str]:
+    content: dict[str, Any] = dict(decision_record.content)
     proposed = (content["decision"].get("proposal") or {}).get("shares") or {}
     shares = {source: float(share) for source, share in stage.shares.items() if share}
     seen = set(content["question"].get("sources") or proposed)
@@ -74,24 +74,26 @@ def _reasons(compiled: Compiled, stage: CompiledStage, found: record.Record, siz
             choice = compiled.sources.get(source)
             if measured is not None and choice is not None and choice.digest not in (None, measured):
                 yield f"`{source}` is another text than the study measured"
-    asked = content["question"].get("asked")
-    if asked is None:
+    subject = content["question"].get("asked")
+    if subject is None:
         return
-    point = (asked["after"], asked["start"])
+    point = (subject["after"], subject["start"])
     if stage.parent is not None and _left(stage.parent) != point:
         there = f"{show_count(point[1])} tokens, after {point[0]}" if point[0] is not None else "the root"
         yield f"it was asked at {there}, and this stage begins at {_words(_left(stage.parent))}"
-    yield from _passes(stage, shares, asked["passes"])
+    yield from _passes(stage, shares, subject["passes"])
 
 
-def _passes(stage: CompiledStage, shares: dict[str, float], asked: dict[str, tuple[float, float]]) -> Iterator[str]:
+def _passes(
+    stage: CompiledStage, shares: dict[str, float], expectations: dict[str, tuple[float, float]]
+) -> Iterator[str]:
     """The source whose passes at the end of the stage differ most from those where the question was asked."""
     plan = stage.plan
     used = plan.items((stage.stop - plan.start) // plan.sequence_length)
     apart = []
     for source, share in shares.items():
-        if source in asked and source in used and plan.sources[source].windows:
-            before, whole = asked[source]
+        if source in expectations and source in used and plan.sources[source].windows:
+            before, whole = expectations[source]
             expected, own = before + share * whole, plan.sources[source].epochs(used[source])
             apart.append((abs(own - expected) / max(expected, LEAST_PASSES), source, expected, own))
     worst, source, expected, own = max(apart, default=(0.0, "", 0.0, 0.0))

@@ -68,12 +68,12 @@ def from_file(project: Project, name: str) -> ArmMixture:
 
 def named(study: Study, name: str, *path: str | int) -> ArmMixture:
     """The mixture that the study names at `path`; PlanError at that line for one that is not there."""
-    known = study.project.names("mixtures")
-    if name not in known:
+    names = study.project.names("mixtures")
+    if name not in names:
         raise PlanError(
             f"unknown mixture `{name}` in study `{study.name}`",
             place=study.place(*path),
-            hint=did_you_mean(name, known),
+            hint=did_you_mean(name, names),
         )
     return from_file(study.project, name)
 
@@ -100,9 +100,9 @@ def base(study: Study) -> ArmMixture:
     vary = study.vary
     if vary.mixture is not None:
         return named(study, vary.mixture.around, "vary", "mixture", "around")
-    found = stated(study) or kept(study)
-    assert found is not None  # a study has a stage or a branch point
-    return found
+    mixture = stated(study) or kept(study)
+    assert mixture is not None  # a study has a stage or a branch point
+    return mixture
 
 
 def varied(study: Study) -> dict[str, tuple[str | int, ...]]:
@@ -128,18 +128,18 @@ def all_sources(study: Study) -> list[str]:
 
     PlanError at its line for a name that sources.yaml does not have, and for a probe that is to be read.
     """
-    known = study.project.sources.sources
+    entries = study.project.sources.sources
     for name, path in varied(study).items():
-        if name not in known:
+        if name not in entries:
             measured = path[0] == "goal"
             raise PlanError(
                 f"`{name}` cannot be measured: sources.yaml has no such source"
                 if measured
                 else f"unknown source `{name}` in study `{study.name}`",
                 place=study.document.key_place(path) if measured else study.place(*path),
-                hint=did_you_mean(name, known),
+                hint=did_you_mean(name, entries),
             )
-        if known[name].is_probe and path[0] == "vary":
+        if entries[name].is_probe and path[0] == "vary":
             raise PlanError(
                 f"`{name}` is held out as a whole: no arm can read it",
                 place=study.place(*path),

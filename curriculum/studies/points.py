@@ -79,11 +79,11 @@ def points(study: Study, limits: SourceLimits) -> tuple[tuple[Point, ...], tuple
     """The points of the study, varied ones first, and the controls that it leaves out."""
     started = design.read(study)
     controls, left_out = _controls(study, limits, started)
-    found = _distinct(controls)
-    identities = {point.identity for point in found}
-    own = [point for point in _varied(study, limits, found, started) if point.identity not in identities]
+    distinct = _distinct(controls)
+    identities = {point.identity for point in distinct}
+    own = [point for point in _varied(study, limits, distinct, started) if point.identity not in identities]
     _check_distinct(study, own)
-    return (*own, *found), tuple(left_out)
+    return (*own, *distinct), tuple(left_out)
 
 
 def _distinct(controls: list[Point]) -> list[Point]:
@@ -112,19 +112,19 @@ def _check_distinct(study: Study, own: list[Point]) -> None:
 
 def _controls(study: Study, limits: SourceLimits, started: design.Weights | None) -> tuple[list[Point], list[LeftOut]]:
     file, vary = study.file, study.vary
-    asked = file.controls or CONTROLS
+    names = file.controls or CONTROLS
     of_mixtures = any(getattr(vary, key) is not None for key in OF_MIXTURES)
-    found: list[Point] = []
-    left_out = [LeftOut(name=name, reason="the study names the others") for name in CONTROLS if name not in asked]
+    controls: list[Point] = []
+    left_out = [LeftOut(name=name, reason="the study names the others") for name in CONTROLS if name not in names]
     for name in CONTROLS:
-        if name not in asked:
+        if name not in names:
             continue
         point = _control(study, limits, name, of_mixtures=of_mixtures)
         if point is None:
             continue
         if started is not None and name in DRAFTED:
             if name in started:
-                found.append(replace(point, mixture=replace(point.mixture, weights=started[name])))
+                controls.append(replace(point, mixture=replace(point.mixture, weights=started[name])))
             else:
                 left_out.append(LeftOut(name=name, reason="it was none when the study started"))
         elif name in DRAFTED and (
@@ -132,8 +132,8 @@ def _controls(study: Study, limits: SourceLimits, started: design.Weights | None
         ):
             left_out.append(LeftOut(name=name, reason=reason))
         else:
-            found.append(point)
-    return found, left_out
+            controls.append(point)
+    return controls, left_out
 
 
 def _control(study: Study, limits: SourceLimits, name: str, *, of_mixtures: bool) -> Point | None:
@@ -175,14 +175,14 @@ def _control(study: Study, limits: SourceLimits, name: str, *, of_mixtures: bool
 
 def _grid_settings(study: Study, entry: Mapping[str, Any], mixture: ArmMixture) -> dict[str, Any]:
     """Where a control is in the grid of what is varied: the values of the keys that it has."""
-    known: dict[str, Any] = {
+    settings: dict[str, Any] = {
         "list": mixture.file,
         "batch": entry.get("batch") or (study.parent.batch if study.parent is not None else None),
         "learning_rate": Fraction(1),
         **{key: entry.get(key) for key in ("ramp", "rewarm", "mask_documents")},
     }
     varied = [key for key in GRID if getattr(study.vary, key) is not None]
-    return {key: known[key] for key in varied if known.get(key) is not None}
+    return {key: settings[key] for key in varied if settings.get(key) is not None}
 
 
 def _added(study: Study) -> list[str]:
@@ -265,7 +265,7 @@ def _draw(
     low, high = limits.of_block(study, block)
     trained = [block.narrow(point.mixture.shares) for point in controls]
     try:
-        found = designs.swarm(
+        rows = designs.swarm(
             list(block.centre.values()),
             low,
             high,
@@ -282,7 +282,7 @@ def _draw(
             hint="fewer runs, wider `always:`, longer arms, or more `passes:` in the mixture",
         ) from None
     width = max(2, len(str(runs)))
-    return {f"swarm-{number:0{width}}": block.widen(row) for number, row in enumerate(found, start=1)}
+    return {f"swarm-{number:0{width}}": block.widen(row) for number, row in enumerate(rows, start=1)}
 
 
 def _line(study: Study, line: ShareEntry) -> Iterator[Point]:

@@ -36,6 +36,6 @@ def fix_proposal(study: CompiledStudy, measured: Measured, decision: Decision) -
     proposed = decision.proposal
     if proposed is None or proposed.arm is not None or not proposed.shares:
         return False
-    asked = study.study
-    proposal.write(asked.project, asked.name, asked.size, proposed.shares, study.plans, least=study.limits.least)
+    opened = study.study
+    proposal.write(opened.project, opened.name, opened.size, proposed.shares, study.plans, least=study.limits.least)
     return True

@@ -66,10 +66,10 @@ class Record:
             if entry["role"] == CURVE:
                 continue
             for run, losses in entry["runs"].items():
-                found = _RUN.fullmatch(run)
-                if found is None:
+                match = _RUN.fullmatch(run)
+                if match is None:
                     raise self._damaged(f"{arm} has no run `{run}`")
-                seed, replicate = map(int, found.groups())
+                seed, replicate = map(int, match.groups())
                 rows += [
                     Row(arm, replicate, seed, entry["role"], entry["settings"], source, loss)
                     for source, loss in losses.items()
@@ -114,12 +114,12 @@ def digest(evidence: Evidence) -> str:
 
 def write(folder: Path, record: Mapping[str, Any]) -> Record:
     """The record in `folder`/decisions, under the next number; the newest one where it says the same already."""
-    known = newest(folder)
-    if known is not None and all(known.content.get(key) == record[key] for key in _SAME):
-        return known
+    last = newest(folder)
+    if last is not None and all(last.content.get(key) == record[key] for key in _SAME):
+        return last
     directory = folder / DECISIONS
     fs.make_directory(directory)
-    number = known.number + 1 if known else 1
+    number = last.number + 1 if last else 1
     path = directory / f"{number:04}.json"
     sealed = fs.seal(record)
     fs.write_json(path, sealed)
@@ -128,8 +128,8 @@ def write(folder: Path, record: Mapping[str, Any]) -> Record:
 
 def newest(folder: Path) -> Record | None:
     """The record with the highest number, None where there is none. Raises DataError for a damaged one."""
-    known = numbers(folder)
-    return read(folder, known[-1]) if known else None
+    present = numbers(folder)
+    return read(folder, present[-1]) if present else None
 
 
 def numbers(folder: Path) -> list[int]:

@@ -120,12 +120,12 @@ def open_study(project: Project, name: str, size: str) -> Study:
         address = parse_address(text)
     except NotFound as error:
         raise ConfigError(error.what, place=place, hint=error.hint) from None
-    known = project.names("stages")
-    if address.curriculum not in known:
+    names = project.names("stages")
+    if address.curriculum not in names:
         raise NotFound(
             f"study `{name}` asks about `{address.curriculum}`, which does not exist",
             place=place,
-            hint=did_you_mean(address.curriculum, known),
+            hint=did_you_mean(address.curriculum, names),
         )
     if key == "for" and (address.stage is None or address.position is not None):
         own = [stage.setting.stage for stage in lineage(project, address.curriculum)][-1]

@@ -156,13 +156,13 @@ def _drop(compiled: CompiledStudy) -> dict[str, Any] | None:
     """Where arms end a first time, how many tokens their forks take, and which were dropped; None where all go on."""
     if compiled.study.file.drop is None:
         return None
-    fork, found = compiled.forks[0], compiled.drops
+    fork, dropped = compiled.forks[0], compiled.drops
     return {
         "at": float(compiled.study.file.drop),
         "forks": len(compiled.forks),
         "tokens": fork.stage.stop - fork.stage.plan.start,
-        "dropped": None if found is None else list(found.dropped),
-        "audited": None if found is None else list(found.audited),
+        "dropped": None if dropped is None else list(dropped.dropped),
+        "audited": None if dropped is None else list(dropped.audited),
     }
 
 
@@ -175,16 +175,16 @@ def _noise(compiled: CompiledStudy) -> list[dict[str, Any]]:
     try:
         kept = record.newest(study.project.runs / study.size / compiled.name)
         if kept is not None:
-            found = kept.content["decision"]["noise"]
+            rows = kept.content["decision"]["noise"]
         elif any(stage_folder(arm.project, arm.compiled, arm.stage).plan.exists() for arm in _repeated(compiled)):
             measured = contenders.noise(question_of(compiled), measure(compiled).evidence)
-            found = [asdict(one) for one in measured]
+            rows = [asdict(one) for one in measured]
         else:
-            found = []
+            rows = []
     except DataError:  # `verify` tells what is damaged
-        found = []
-    known = [{key: one[key] for key in ("source", "tells", "runs_each")} for one in found]
-    return [one for one in known if one["tells"] is not None]
+        rows = []
+    telling = [{key: one[key] for key in ("source", "tells", "runs_each")} for one in rows]
+    return [one for one in telling if one["tells"] is not None]
 
 
 def _repeated(compiled: CompiledStudy) -> list[Arm]:

@@ -124,7 +124,7 @@ def read(files: TableFiles) -> Runs:
 def _rows(file: Path, join: str) -> dict[str, _Line]:
     """The rows of a CSV file by the value of the column `join`."""
     lines = _lines(file)
-    found: dict[str, _Line] = {}
+    by_name: dict[str, _Line] = {}
     for line in lines:
         if join not in line.columns:
             raise DataError(
@@ -135,18 +135,18 @@ def _rows(file: Path, join: str) -> dict[str, _Line]:
         if line.number == 1:
             continue
         name = line.cells[join].strip()
-        if name in found:
+        if name in by_name:
             raise DataError(
                 f"the run `{shortened(name)}` has two rows",
                 place=line.place(join),
-                hint=f"the first is line {found[name].number}: give each run a name of its own",
+                hint=f"the first is line {by_name[name].number}: give each run a name of its own",
             )
-        found[name] = line
-    if not found:
+        by_name[name] = line
+    if not by_name:
         raise DataError(
             f"`{file}` has no run: no row follows its header", hint="a row for each run, separated by commas"
         )
-    return found
+    return by_name
 
 
 def _lines(file: Path) -> list[_Line]:
@@ -162,7 +162,7 @@ def _lines(file: Path) -> list[_Line]:
     except UnicodeDecodeError:
         raise DataError(f"`{file}` is no text: it is not UTF-8", hint="a CSV file with a header is needed") from None
     texts = text.splitlines()
-    found: list[_Line] = []
+    parsed: list[_Line] = []
     columns: tuple[str, ...] = ()
     for number, cells in _parsed(texts, file):
         if not any(cell.strip() for cell in cells):
@@ -178,7 +178,7 @@ def _lines(file: Path) -> list[_Line]:
                     place=_place(str(file), number, line, second),
                     hint="give each column a name of its own, or delete one of the two",
                 )
-            found.append(_Line(str(file), 1, line, dict.fromkeys(columns, ""), columns))
+            parsed.append(_Line(str(file), 1, line, dict.fromkeys(columns, ""), columns))
             continue
         if len(cells) != len(columns):
             raise DataError(
@@ -186,10 +186,10 @@ def _lines(file: Path) -> list[_Line]:
                 place=_place(str(file), number, line, 0),
                 hint="values are separated by commas; a text with a comma in it is quoted",
             )
-        found.append(_Line(str(file), number, line, dict(zip(columns, cells, strict=True)), columns))
-    if not found:
+        parsed.append(_Line(str(file), number, line, dict(zip(columns, cells, strict=True)), columns))
+    if not parsed:
         raise DataError(f"`{file}` is empty", hint="a CSV file with a header is needed")
-    return found
+    return parsed
 
 
 def _parsed(texts: Sequence[str], file: Path) -> Iterator[tuple[int, list[str]]]:
@@ -220,7 +220,7 @@ def _named(pattern: str, file: Path, rows: dict[str, _Line], join: str, option: 
     header = next(iter(rows.values())).columns
     if not star or "*" in after:
         raise DataError(f"`{pattern}` is no pattern of columns", hint=f"one `*` for the source: {option} 'train_*'")
-    found = {
+    columns_of = {
         column[len(before) : len(column) - len(after)]: column
         for column in header
         if column.startswith(before)
@@ -229,12 +229,12 @@ def _named(pattern: str, file: Path, rows: dict[str, _Line], join: str, option: 
         and column != join
         and column not in RESERVED
     }
-    if not found:
+    if not columns_of:
         names = ", ".join(f"`{shortened(name)}`" for name in header[:6])
         raise DataError(
             f"no column of `{file}` is `{pattern}`", hint=f"{option} has one `*` for the source; there are: {names}"
         )
-    return found
+    return columns_of
 
 
 def _number(line: _Line, column: str, hint: str) -> float:

@@ -94,12 +94,12 @@ def _reference(runs: Runs, limit: Limit, place: Place) -> str | None:
 
 def digests(files: TableFiles, root: Path | None) -> dict[str, str]:
     """SHA-256 of the files of a table, by path, relative to `root` where they are below it."""
-    found = {}
+    by_name = {}
     for path in (files.shares, files.losses):
         inside = root is not None and path.resolve().is_relative_to(root)
         name = path.resolve().relative_to(root).as_posix() if root is not None and inside else str(path)
-        found[name] = fs.sha256_file(path)
-    return found
+        by_name[name] = fs.sha256_file(path)
+    return by_name
 
 
 def _suggestion(source: str, runs: Runs) -> str:

@@ -124,7 +124,7 @@ def _progress(arm: Arm, *stages: CompiledStage) -> Row:
     end, last = stages[-1], folders[-1]
     # the weights of an arm that ended may be pruned
     done = is_finished(last, end) or (end.stop == end.plan.end and last.done.exists())
-    kept = [min(found.position, end.stop) for folder in folders if (found := checkpoints.latest(folder)) is not None]
+    kept = [min(newest.position, end.stop) for folder in folders if (newest := checkpoints.latest(folder)) is not None]
     seconds = 0.0
     for stage, folder in zip(stages, folders, strict=True):
         seconds += sum(line["seconds"] for line in read_metrics(folder.metrics) if line["position"] <= stage.stop)
@@ -154,15 +154,15 @@ class RunTables:
     def arms(self) -> Table:
         """A row for every curriculum, with its state, tokens and seconds; of a table for every run, with its shares."""
         if self.curricula is None:
-            found = self.evidence
-            sources = sorted({source for arm in found.arms() for source in found.settings(arm)})
+            evidence = self.evidence
+            sources = sorted({source for arm in evidence.arms() for source in evidence.settings(arm)})
             return [
                 {
                     "address": arm,
-                    "role": found.role(arm),
-                    **{f"share/{source}": found.settings(arm).get(source, 0.0) for source in sources},
+                    "role": evidence.role(arm),
+                    **{f"share/{source}": evidence.settings(arm).get(source, 0.0) for source in sources},
                 }
-                for arm in found.arms()
+                for arm in evidence.arms()
             ]
         return [self._curriculum(name) for name in self.curricula]
 
@@ -272,8 +272,8 @@ class StudyLaw:
 class StudyDecision:
     """A record of `curriculum decide`; `content` is the file without its seal."""
 
-    def __init__(self, found: record.Record) -> None:
-        self.address, self.path, self.content = found.address, found.path, found.content
+    def __init__(self, entry: record.Record) -> None:
+        self.address, self.path, self.content = entry.address, entry.path, entry.content
 
     def __repr__(self) -> str:
         return f"{self.address}: {self.content['decision']['word']}"
@@ -281,8 +281,8 @@ class StudyDecision:
     @property
     def proposal(self) -> dict[str, float]:
         """The shares that were proposed, by source; empty where no mixture was."""
-        found = self.content["decision"].get("proposal")
-        return dict(found["shares"]) if found else {}
+        content = self.content["decision"].get("proposal")
+        return dict(content["shares"]) if content else {}
 
     @property
     def verdicts(self) -> Table:

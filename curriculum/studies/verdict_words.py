@@ -18,14 +18,18 @@ def goal_words(verdict: Verdict) -> str:
 def figures(verdict: Verdict) -> str:
     """What was measured, else what a law predicts, nats: `-0.192 against stated (95% -0.201 to -0.183), 3 runs`."""
     against = f" against {verdict.against}" if verdict.goal == "lower" else ""
-    found = verdict.difference
-    if found is None:
+    difference = verdict.difference
+    if difference is None:
         if verdict.predicted is None:
             return "no run"
         before = f" ({right_before(verdict.predicted):.0%} of such had this sign in public runs)"
         return f"{verdict.predicted:+.3f}{against}, by the law alone{before if verdict.goal == 'lower' else ''}"
-    interval = "" if found.low is None or found.high is None else f" (95% {found.low:+.3f} to {found.high:+.3f})"
-    return f"{found.mean:+.3f}{against}{interval}, {counted(found.runs, 'run')}"
+    interval = (
+        ""
+        if difference.low is None or difference.high is None
+        else f" (95% {difference.low:+.3f} to {difference.high:+.3f})"
+    )
+    return f"{difference.mean:+.3f}{against}{interval}, {counted(difference.runs, 'run')}"
 
 
 def settled_by(verdict: Verdict, cost: RunCost, to_train: str | None = None) -> str:

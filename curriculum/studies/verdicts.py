@@ -155,21 +155,21 @@ def judge(
     `predicted` (nats) is what the law says of the difference, which alone suggests at most. An arm of None has not run.
     """
     goal: Literal["lower", "keep"] = "lower" if keep is None else "keep"
-    found = None if arm is None else difference(evidence, arm, against, weights)
-    if found is None:
+    gap = None if arm is None else difference(evidence, arm, against, weights)
+    if gap is None:
         word: Word = "suggested" if predicted is not None and predicted < slack else "not distinguishable"
         return Verdict(goal, keep, against, "not measured" if predicted is None else word, slack, None, predicted)
-    if found.low is None or found.high is None or found.runs < 2:
-        word = "suggested" if found.mean < slack else "not distinguishable"
-        return Verdict(goal, keep, against, word, slack, found, predicted, more_runs=_more_runs(found, slack))
-    if found.high < slack:
-        return Verdict(goal, keep, against, "shown", slack, found, predicted)
-    if found.low > slack:
-        return Verdict(goal, keep, against, "contrary", slack, found, predicted)
-    more, with_slack = _more_runs(found, slack), None
+    if gap.low is None or gap.high is None or gap.runs < 2:
+        word = "suggested" if gap.mean < slack else "not distinguishable"
+        return Verdict(goal, keep, against, word, slack, gap, predicted, more_runs=_more_runs(gap, slack))
+    if gap.high < slack:
+        return Verdict(goal, keep, against, "shown", slack, gap, predicted)
+    if gap.low > slack:
+        return Verdict(goal, keep, against, "contrary", slack, gap, predicted)
+    more, with_slack = _more_runs(gap, slack), None
     if keep is not None:
-        with_slack = math.ceil(round((found.high + 1e-9) / 0.005, 6)) * 0.005
-    return Verdict(goal, keep, against, "not distinguishable", slack, found, predicted, more, with_slack)
+        with_slack = math.ceil(round((gap.high + 1e-9) / 0.005, 6)) * 0.005
+    return Verdict(goal, keep, against, "not distinguishable", slack, gap, predicted, more, with_slack)
 
 
 def holm(p_values: Sequence[float], level: float = 1 - CONFIDENCE) -> list[bool]:
@@ -218,16 +218,16 @@ def _p_value(mean: float, error: float, freedom: int) -> float:
     return float(2 * t.sf(abs(mean) / error, freedom)) if error > 0 else float(mean == 0)
 
 
-def _more_runs(found: Difference, slack: float) -> int | None:
-    """The runs that, added to those of `found`, make half the interval smaller than the distance to `slack`.
+def _more_runs(gap: Difference, slack: float) -> int | None:
+    """The runs that, added to those of `gap`, make half the interval smaller than the distance to `slack`.
 
     None where the window error alone is too large, where the noise is not known, and beyond `MOST_RUNS`.
     """
-    distance = abs(found.mean - slack)
-    if found.spread is None or not distance or found.window_error * 2 >= distance:
+    distance = abs(gap.mean - slack)
+    if gap.spread is None or not distance or gap.window_error * 2 >= distance:
         return None
     for more in (*range(1, 50), *range(50, MOST_RUNS + 1, 10)):
-        error = found.spread / math.sqrt(found.runs + more)
-        if error * _quantile(found.freedom + more) < distance:
+        error = gap.spread / math.sqrt(gap.runs + more)
+        if error * _quantile(gap.freedom + more) < distance:
             return int(more)
     return None

@@ -25,13 +25,13 @@ def check_record(project: Project, study: str, size: str, kept: Record) -> str:
     What came after it is no fault: more runs, an edited question, text that was prepared again. DataError where the
     same evidence gives another answer, and where a loss that it rests on is no longer the one on disk.
     """
-    asked = ask(project, study, size)
+    case = ask(project, study, size)
     try:
-        decision = asked.so_far(decide(asked.question, asked.evidence, asked.earlier))
+        decision = case.so_far(decide(case.question, case.evidence, case.earlier))
     except Undecidable as error:
         raise _refused(kept, f"cannot be computed again: {error.what}") from None
     text = "\n".join(project.study(study)[1].lines)
-    again = record.content(study, text, asked.question, asked.evidence, decision, asked.files)
+    again = record.content(study, text, case.question, case.evidence, decision, case.files)
     differing = record.differences(kept, again)
     if not differing:
         return "computed again, the same"

@@ -250,10 +250,10 @@ def start(
 
 
 def _evaluated(folder: StageFolder, generation: int, resumed_at: int) -> Set[tuple[int, str]]:
-    found: set[tuple[int, str]] = set()
+    sets: set[tuple[int, str]] = set()
     for path in folder.evaluation_files(generation):
         with contextlib.suppress(DataError):  # a damaged one is measured again
             evaluation = read_evaluation(path)
             if evaluation["position"] > resumed_at:
-                found.update((evaluation["position"], name) for name in evaluation["sets"])
-    return found
+                sets.update((evaluation["position"], name) for name in evaluation["sets"])
+    return sets

@@ -67,10 +67,10 @@ def _word_numbers(batch: pa.RecordBatch, column: str) -> tuple[NDArray[np.int64]
         words = [word(value) for value in python_values(encoded.dictionary)]
         numbers = encoded.indices.cast(pa.int64()).fill_null(len(words)).to_numpy(zero_copy_only=False)
         return numbers, [*words, word(None)]
-    known: dict[str, int] = {}
+    numbers_of: dict[str, int] = {}
     texts = (word(value) for value in (python_values(values) if isinstance(values, pa.Array) else values))
-    numbers = np.array([known.setdefault(text, len(known)) for text in texts], np.int64)
-    return numbers, list(known)
+    numbers = np.array([numbers_of.setdefault(text, len(numbers_of)) for text in texts], np.int64)
+    return numbers, list(numbers_of)
 
 
 def values_of(batch: pa.RecordBatch, column: str) -> pa.Array | list[Any]:
@@ -99,8 +99,8 @@ def python_values(values: pa.Array) -> list[Any]:
         values = values.dictionary_decode()
     if _is_text(values.type):
         values = values.cast(pa.large_binary())
-    found: list[Any] = values.to_pylist()
-    return found
+    objects: list[Any] = values.to_pylist()
+    return objects
 
 
 def binary_column(values: pa.Array) -> pa.Array | None:

@@ -376,7 +376,7 @@ class Corpus:
         metadata: list[Mapping[str, Any]] = []
         if self.columns:
             within = {name: python_values(batch.column(name)) for name in batch.schema.names if name in self.columns}
-            metadata = [{name: found[at] for name, found in within.items()} for at in kept.tolist()]
+            metadata = [{name: cells[at] for name, cells in within.items()} for at in kept.tolist()]
         if replaced:
             texts = texts_of(column)
             data = Texts.join([replaced.get(at, bytes(texts[at])) for at in kept.tolist()])
@@ -439,7 +439,7 @@ class Corpus:
                 if text is None:
                     self.tally.drop(_name(prefix, row), NOT_UTF8, split)
                     continue
-            values = {name: found[at] for name, found in columns.items()}
+            values = {name: column[at] for name, column in columns.items()}
             self._text(text, b'%b%d"\n' % (prefix, row), split, values)
         yield from self._flush(split)
 

@@ -52,8 +52,8 @@ class DatasetShards:
         splits = [self.split, *([] if held_out in (None, self.split) else [str(held_out)])]
         if (self.folder / "dataset_dict.json").is_file():
             with self._saved(self.folder):
-                known = list(fs.parse_json((self.folder / "dataset_dict.json").read_bytes())["splits"])
-            self._check_splits(splits, known)
+                listed = list(fs.parse_json((self.folder / "dataset_dict.json").read_bytes())["splits"])
+            self._check_splits(splits, listed)
             return [file for split in splits for file in self._arrow_files(self.folder / split, f"{split}/")], {}
         if (self.folder / "state.json").is_file():
             self._check_splits(splits, [self.split])
@@ -100,19 +100,19 @@ class DatasetShards:
         try:
             yield
         except (OSError, ValueError, KeyError, TypeError) as error:
-            said = f"it has no {error}" if isinstance(error, KeyError) else error
+            reason = f"it has no {error}" if isinstance(error, KeyError) else error
             raise DataError(
-                f"`{folder}` is a damaged folder of `save_to_disk`: {said}",
+                f"`{folder}` is a damaged folder of `save_to_disk`: {reason}",
                 hint="save it again; finished tasks are kept",
                 entry=("dataset",),
             ) from None
 
-    def _check_splits(self, wanted: Sequence[str], known: Any) -> None:
-        for split in wanted:
-            if split not in known:
+    def _check_splits(self, splits: Sequence[str], listed: Any) -> None:
+        for split in splits:
+            if split not in listed:
                 raise DataError(
                     f"the dataset `{self.name}` has no split `{split}`",
-                    hint=f"it has: {', '.join(f'`{name}`' for name in known)}; {did_you_mean(split, known)}",
+                    hint=f"it has: {', '.join(f'`{name}`' for name in listed)}; {did_you_mean(split, listed)}",
                     entry=("split",) if split == self.split else (),
                 )
 
@@ -147,8 +147,8 @@ class DatasetShards:
         if explained is not None:  # what was meant as a folder may be written like OWNER/NAME
             hint = f"{explained.hint}; there is no folder `{self.folder}` either"
             return DataError(explained.what, hint=hint, entry=("dataset",))
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         hint = "see `dataset`, `config`, `split` and `files`; finished tasks are kept"
-        if "BuilderConfig" in said or "Config name is missing" in said:
+        if "BuilderConfig" in reason or "Config name is missing" in reason:
             hint = "`config:` names one of those that it has"
-        return DataError(f"`datasets` cannot load `{self.name}`: {said}", hint=hint, entry=("dataset",))
+        return DataError(f"`datasets` cannot load `{self.name}`: {reason}", hint=hint, entry=("dataset",))

@@ -223,20 +223,20 @@ def line_blocks(stream: IO[bytes], longest: int) -> Iterator[list[bytes | None]]
 
     Of such a line not more than `longest` bytes, and BLOCK, are ever kept.
     """
-    begun, size = list[bytes](), 0
+    partial, size = list[bytes](), 0
     while block := stream.read(BLOCK):
         first, *others = block.split(b"\n")
         size += len(first)
         if size <= longest:
-            begun.append(first)
+            partial.append(first)
         else:
-            begun.clear()
+            partial.clear()
         if others:
             *complete, last = others
-            yield [None if size > longest else b"".join(begun), *complete]
-            begun, size = [last], len(last)
+            yield [None if size > longest else b"".join(partial), *complete]
+            partial, size = [last], len(last)
     if size:
-        yield [None if size > longest else b"".join(begun)]
+        yield [None if size > longest else b"".join(partial)]
 
 
 def arrow_batches(stream: IO[bytes], head: bytes) -> Iterator[pa.RecordBatch]:

@@ -20,14 +20,14 @@ def merge_lookups(manifest: Manifest, data: Path) -> tuple[list[str], dict[str, 
     """
     names, repeated_ids = [], {}
     for split, record in manifest.splits.items():
-        known = sum(state.shards.get(split, 0) for state in manifest.earlier[-1:])
-        shards = record.shards[known:]
+        earlier = sum(state.shards.get(split, 0) for state in manifest.earlier[-1:])
+        shards = record.shards[earlier:]
         name = document_lookup.name_of(split, len(manifest.earlier))
         parts = [(data / shard.file).with_suffix(f".ids{document_lookup.SHARD_LOOKUP}") for shard in shards]
         if all(part.exists() for part in parts):
             repeated = document_lookup.merge(parts, [shard.documents for shard in shards], data / name)
-            if found := _repeated_ids(repeated, manifest, data, shards):
-                repeated_ids[split] = found
+            if repeats := _repeated_ids(repeated, manifest, data, shards):
+                repeated_ids[split] = repeats
         for part in parts:
             part.unlink(missing_ok=True)
         if (data / name).exists():  # not of tasks that an earlier version finished

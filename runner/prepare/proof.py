@@ -170,9 +170,9 @@ def prove(fast: Encoder, reference: Encoder, tokenizer_json: bytes, records: Pat
         "fast": fast.name,
         "reference": reference.name,
     }
-    known = fs.digest(identity)
-    path = None if records is None else records / f"{known[:16]}.json"
-    record = _PROVEN.get(known) or (None if path is None else _recorded(path, identity))
+    key = fs.digest(identity)
+    path = None if records is None else records / f"{key[:16]}.json"
+    record = _PROVEN.get(key) or (None if path is None else _recorded(path, identity))
     if record is None:
         added = [str(token["content"]) for token in json.loads(tokenizer_json).get("added_tokens") or []]
         try:
@@ -185,7 +185,7 @@ def prove(fast: Encoder, reference: Encoder, tokenizer_json: bytes, records: Pat
         if path is not None:
             fs.make_directory(path.parent)
             fs.write_json(path, fs.seal(record), replace=True)
-    _PROVEN[known] = record
+    _PROVEN[key] = record
     if record["differs"]:
         raise EncoderDiffers(record["differs"])
 

@@ -44,9 +44,9 @@ class Meter:
         fs.make_directory(path.parent)
 
     def report(
-        self, task: int | None, documents: int, tokens: int, count: int, *, done: bool = False, **found: LeftOut | str
+        self, task: int | None, documents: int, tokens: int, count: int, *, done: bool = False, **more: LeftOut | str
     ) -> None:
-        """One task's progress so far; task None is the dataset's, the last line, with what was `found` on the way."""
+        """One task's progress so far; task None is the dataset's, the last line, with what was `more` on the way."""
         now = time.monotonic()
         if task is not None:
             if not done and now - self._last.get(task, -REPORT_SECONDS) < REPORT_SECONDS:
@@ -54,7 +54,7 @@ class Meter:
             self._last[task] = now
         line: dict[str, Any] = {"task": task, "documents": documents, "tokens": tokens, "bytes": count}
         line |= {"total_bytes": self.total_bytes, "done": done}
-        line |= {key: value for key, value in found.items() if value}
+        line |= {key: value for key, value in more.items() if value}
         fs.append_json_line(self.path, line, sync=False)
 
     def task_done(self, task: int, record: Mapping[str, Any]) -> None:
@@ -63,11 +63,11 @@ class Meter:
         documents, tokens = (sum(split[key] for split in splits) for key in ("documents", "tokens"))
         self.report(task, documents, tokens, record.get("stored", record["bytes"]), done=True)
 
-    def finish(self, splits: Iterable[Split], count: int, **found: LeftOut | str) -> None:
-        """The dataset's line; `found` are further keys of it, see `curriculum.data.progress.Progress`."""
+    def finish(self, splits: Iterable[Split], count: int, **more: LeftOut | str) -> None:
+        """The dataset's line; `more` are further keys of it, see `curriculum.data.progress.Progress`."""
         splits = list(splits)
         documents, tokens = sum(s.documents for s in splits), sum(s.tokens for s in splits)
-        self.report(None, documents, tokens, count, done=True, **found)
+        self.report(None, documents, tokens, count, done=True, **more)
 
 
 class ShardWriter:

@@ -50,19 +50,19 @@ class AdamW(torch.optim.AdamW):
                     padded = [nn.functional.pad(part, (0, -len(part) % LANES)) for part in parts]
                     self._padded += zip(parts, padded, strict=True)
                     parts = padded
-                for found, part in zip((parameters, gradients, first, second), parts, strict=True):
-                    found.append(part)
+                for tensors, part in zip((parameters, gradients, first, second), parts, strict=True):
+                    tensors.append(part)
                 steps.append(steps_taken)
         return False  # whether any is complex
 
     def _local(self, parameter: torch.Tensor) -> tuple[list[torch.Tensor], torch.Tensor]:
         """The local parts of a parameter and its moments, found once for each state, and the count of steps."""
         state = self.state[parameter]
-        known = self._known.get(parameter)
-        if known is None or known[0] is not state:
-            known = state, [local_part(parameter), *(local_part(state[name]) for name in MOMENTS)]
-            self._known[parameter] = known
-        return known[1], state["step"]
+        cached = self._known.get(parameter)
+        if cached is None or cached[0] is not state:
+            cached = state, [local_part(parameter), *(local_part(state[name]) for name in MOMENTS)]
+            self._known[parameter] = cached
+        return cached[1], state["step"]
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:

@@ -26,8 +26,8 @@ class OutlierRule:
 
     def __init__(self, numbers: Mapping[str, Any], device: torch.device, norms: Norms = ()) -> None:
         window = numbers["window"]
-        known = [math.nan if norm is None else norm for norm in norms[-window:]]
-        values = [math.nan] * (window - len(known)) + known
+        recorded = [math.nan if norm is None else norm for norm in norms[-window:]]
+        values = [math.nan] * (window - len(recorded)) + recorded
         self._deviations = numbers["deviations"]
         self._norms = torch.tensor(values, dtype=torch.float64, device=device)
         self.latest = torch.tensor(False, device=device)
@@ -35,8 +35,8 @@ class OutlierRule:
     def observe(self, norm: torch.Tensor) -> torch.Tensor:
         """Add a step's norm; whether it is an outlier among those before it, a boolean scalar on the device."""
         norm = norm.double()
-        known = self._norms.isfinite()
-        number = known.sum()
+        present = self._norms.isfinite()
+        number = present.sum()
         mean = self._norms.nansum() / number
         deviation = ((self._norms - mean).square().nansum() / (number - 1)).sqrt()
         enough = number >= len(self._norms) // 2

@@ -118,15 +118,15 @@ def read(folder: Path, *, with_tokenizer: bool = True) -> Directory:
             f"it has no `{TOKENIZER}`",
             "transformers writes one: `AutoTokenizer.from_pretrained(DIR).save_pretrained(DIR)`",
         )
-    found = stored_tensors(folder)
+    stored = stored_tensors(folder)
     shapes = ModelConfig.from_json(model).shapes()
-    left_out = {name: tensor for name, tensor in found.items() if name not in shapes and _is_left_out(name, model)}
-    mismatch.check(folder, config, model, {name: found[name] for name in found.keys() - left_out.keys()})
+    left_out = {name: tensor for name, tensor in stored.items() if name not in shapes and _is_left_out(name, model)}
+    mismatch.check(folder, config, model, {name: stored[name] for name in stored.keys() - left_out.keys()})
     return Directory(
         folder=folder,
         config=config,
         model=model,
-        tensors={name: found[name] for name in shapes},
+        tensors={name: stored[name] for name in shapes},
         left_out=left_out,
         carried=carried,
     )

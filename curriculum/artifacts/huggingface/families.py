@@ -182,12 +182,12 @@ def _check_switches(folder: Path, config: Mapping[str, Any], family: Family) -> 
 
 
 def _biases(config: Mapping[str, Any], family: Family) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    biases: dict[str, Any] = {}
     if family.biases and config.get("attention_bias"):
-        found["attention_bias"] = "all"
+        biases["attention_bias"] = "all"
     if family.mlp_biases and config.get("mlp_bias"):
-        found["mlp_bias"] = True
-    return found
+        biases["mlp_bias"] = True
+    return biases
 
 
 def _multipliers(number: Callable[..., Any], head_dim: int) -> dict[str, float]:
@@ -259,12 +259,12 @@ def _without_rotations(folder: Path, config: Mapping[str, Any], number: int) -> 
     return _stated("no_rope", [layer for layer in range(number) if not rotated[layer]], number)
 
 
-def _stated(key: str, found: list[int], number: int) -> dict[str, Any]:
+def _stated(key: str, numbers: list[int], number: int) -> dict[str, Any]:
     """Some layers as a model states them: as every n-th where that is so."""
-    if not found:
+    if not numbers:
         return {}
-    every = found[0] + 1
-    return {key: every if list(layers(every, number)) == found else found}
+    every = numbers[0] + 1
+    return {key: every if list(layers(every, number)) == numbers else numbers}
 
 
 def _check_scaling_of_windows(folder: Path, kind: str, switches: Mapping[str, Any]) -> None:

@@ -73,7 +73,7 @@ def stored_tensors(folder: Path) -> dict[str, Tensor]:
     where = read_json(folder, INDEX).get("weight_map")
     if not isinstance(where, dict) or not where:
         raise refused(folder, f"`{INDEX}` has no `weight_map`", "is the download complete?")
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     headers: dict[str, dict[str, Tensor]] = {}
     for name, file in where.items():
         if not isinstance(file, str) or file != os.path.basename(file) or not file.endswith(".safetensors"):
@@ -82,8 +82,8 @@ def stored_tensors(folder: Path) -> dict[str, Tensor]:
             headers[file] = _header(folder, file)
         if name not in headers[file]:
             raise refused(folder, f"`{file}` lacks `{name}`, which `{INDEX}` promises", "is the download complete?")
-        found[name] = headers[file][name]
-    return found
+        tensors[name] = headers[file][name]
+    return tensors
 
 
 def _header(folder: Path, name: str) -> dict[str, Tensor]:

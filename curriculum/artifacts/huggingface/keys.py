@@ -69,8 +69,8 @@ def read_keys(kind: str) -> frozenset[str]:
 
 def unread(kind: str, config: Mapping[str, Any]) -> tuple[str, ...]:
     """The keys that say something, are not known to be without effect, and are not read."""
-    known = read_keys(kind) | WITHOUT_EFFECT
-    return tuple(key for key, value in config.items() if key not in known and value not in (None, False))
+    handled_keys = read_keys(kind) | WITHOUT_EFFECT
+    return tuple(key for key, value in config.items() if key not in handled_keys and value not in (None, False))
 
 
 def resembled(kind: str, key: str) -> str | None:

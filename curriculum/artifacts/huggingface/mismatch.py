@@ -15,13 +15,13 @@ _LAYER = re.compile(r"model\.layers\.(\d+)\.")
 _DOWNLOAD = "is the download complete?"
 
 
-def check(folder: Path, config: Mapping[str, Any], model: Mapping[str, Any], found: Mapping[str, Tensor]) -> None:
+def check(folder: Path, config: Mapping[str, Any], model: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     """DataError for the first tensor that is missing, not made by the configuration, or of another shape.
 
-    `found` are the stored tensors without those that are left out.
+    `tensors` are the stored tensors without those that are left out.
     """
     shapes = ModelConfig.from_json(model).shapes()
-    stored = max((int(layer[1]) + 1 for name in found if (layer := _LAYER.match(name))), default=0)
+    stored = max((int(layer[1]) + 1 for name in tensors if (layer := _LAYER.match(name))), default=0)
     if stored and stored != model["num_hidden_layers"]:
         raise refused_key(
             folder,
@@ -30,7 +30,7 @@ def check(folder: Path, config: Mapping[str, Any], model: Mapping[str, Any], fou
             + (_DOWNLOAD if stored < model["num_hidden_layers"] else "or they are of another model"),
             "num_hidden_layers",
         )
-    for name in sorted(found.keys() - shapes.keys()):
+    for name in sorted(tensors.keys() - shapes.keys()):
         key = _switch(name, config)
         hint = f"`{key}: true` describes it, if the family has it" if key else "or a switch of it is not known"
         raise _at(
@@ -40,12 +40,12 @@ def check(folder: Path, config: Mapping[str, Any], model: Mapping[str, Any], fou
             key,
         )
     for name, shape in shapes.items():
-        if name not in found:
+        if name not in tensors:
             key = _switch(name, config)
             hint = f"`{key}: {_without(key)}` describes weights without it; {_DOWNLOAD}" if key else _DOWNLOAD
             raise _at(folder, f"the tensor `{name}` is missing", hint, key)
-        if found[name].shape != shape:
-            raise _of_another_shape(folder, model, name, found[name].shape, shape)
+        if tensors[name].shape != shape:
+            raise _of_another_shape(folder, model, name, tensors[name].shape, shape)
 
 
 def _at(folder: Path, reason: str, hint: str, key: str | None) -> DataError:

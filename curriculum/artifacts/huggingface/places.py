@@ -20,10 +20,10 @@ def key_place(path: Path, keys: tuple[str, ...] = ()) -> Place | None:
         text = path.read_text(errors="replace")
         at = _after_blanks(text, 0)
         for key in keys:
-            found = _value(text, at, key)
-            if found is None:
+            value = _value(text, at, key)
+            if value is None:
                 break
-            at = found
+            at = value
         return offset_place(path, text, at)
     except (OSError, ValueError, IndexError, RecursionError):
         return None
@@ -41,18 +41,18 @@ def _value(text: str, start: int, key: str) -> int | None:
     """Where the value of `key` begins in the object at `start`; None where there is no object or no such key."""
     if text[start] != "{":
         return None
-    found, decoder = None, json.JSONDecoder()
+    value_at, decoder = None, json.JSONDecoder()
     at = _after_blanks(text, start + 1)
     while text[at] == '"':
         name, at = decoder.raw_decode(text, at)
         at = _after_blanks(text, _after_blanks(text, at) + 1)  # the colon
-        found = at if name == key else found
+        value_at = at if name == key else value_at
         _, at = decoder.raw_decode(text, at)
         at = _after_blanks(text, at)
         at = _after_blanks(text, at + 1) if text[at] == "," else at
-    return found
+    return value_at
 
 
 def _after_blanks(text: str, at: int) -> int:
-    found = _BLANKS.match(text, at)
-    return found.end() if found else at
+    blanks = _BLANKS.match(text, at)
+    return blanks.end() if blanks else at

@@ -41,12 +41,12 @@ def read_rope(folder: Path, config: Mapping[str, Any], *, theta: float, position
     outside = None if nested else config.get("original_max_position_embeddings")
     whole = {"stated": outside is not None, "value": positions if outside is None else outside}
     if not nested:
-        found = [_flat(folder, config, key, rope, theta, whole) for key, rope in (("rope_scaling", old),) if rope]
-        found += [_flat(folder, config, "rope_parameters", new, theta, whole)] if new or not found else []
-        if found[0] != found[-1]:
+        ropes = [_flat(folder, config, key, rope, theta, whole) for key, rope in (("rope_scaling", old),) if rope]
+        ropes += [_flat(folder, config, "rope_parameters", new, theta, whole)] if new or not ropes else []
+        if ropes[0] != ropes[-1]:
             hint = "it disagrees with `rope_parameters`; one of the two is stale"
             raise _refused(folder, "rope_scaling", hint, "rope_scaling")
-        return found[0]
+        return ropes[0]
     if new and not {FULL, SLIDING} & new.keys():
         hint = f"its class has them under `{FULL}` and `{SLIDING}`"
         raise _refused(folder, "rope_parameters", hint, "rope_parameters")
@@ -79,12 +79,12 @@ def _flat(
         raise _refused(folder, f"{key}: {{rope_type: {kind}}}", _HINT, key, stated)
     if rope.get("rope_type", kind) != rope.get("type", kind):
         raise _refused(folder, f"{key}: {{type: …}}", "it disagrees with `rope_type`", key, "type")
-    known = {"rope_type", "type", "rope_theta", "original_max_position_embeddings", *_NUMBERS[kind]}
-    known |= {*_OPTIONAL.get(kind, ()), *({"truncate"} if kind == "yarn" else ())}
+    readable = {"rope_type", "type", "rope_theta", "original_max_position_embeddings", *_NUMBERS[kind]}
+    readable |= {*_OPTIONAL.get(kind, ()), *({"truncate"} if kind == "yarn" else ())}
     ignored = {name for names in (*_NUMBERS.values(), *_OPTIONAL.values()) for name in names}
     if rope.get("partial_rotary_factor") == 1:
         ignored.add("partial_rotary_factor")
-    strange = sorted(name for name in rope.keys() - known - ignored if rope[name] is not None)
+    strange = sorted(name for name in rope.keys() - readable - ignored if rope[name] is not None)
     if strange:
         raise _refused(folder, f"{key}: {{{strange[0]}: …}}", _HINT, key, strange[0])
     values = {name: rope.get(name) for name in _NUMBERS[kind]}

@@ -130,8 +130,8 @@ def _verdicts(decision: Decision, cost: RunCost, to_train: str | None) -> list[R
         trunks = (
             "" if kept.of_trunks is None else f", over trunks {share(kept.of_trunks[0])}..{share(kept.of_trunks[1])}"
         )
-        found = "none" if kept.share is None else share(kept.share)
-        parts.append(Text(f"also     share that keeps `{kept.source}`: {found}{spread}{trunks}"))
+        percent = "none" if kept.share is None else share(kept.share)
+        parts.append(Text(f"also     share that keeps `{kept.source}`: {percent}{spread}{trunks}"))
     return parts
 
 

@@ -59,9 +59,9 @@ def _machine(report: Mapping[str, Any]) -> Iterator[str]:
         text = f"no: {reason}" if reason else "yes" if masked is None else f"yes; with a document mask no: {masked}"
         yield from _topic("", f"{name:<12} {text}")
     compiled = report["compile"]
-    asked = str(compiled["asked"]).lower()
+    setting = str(compiled["asked"]).lower()
     yield from _topic(
-        "compile", f"{'yes' if compiled['chosen'] else 'no'} (asked: {asked}); toolchain: {compiled['toolchain']}"
+        "compile", f"{'yes' if compiled['chosen'] else 'no'} (asked: {setting}); toolchain: {compiled['toolchain']}"
     )
     exactness = report["exactness"]
     yield from _topic("exactness", f"{exactness['asked']}, deterministic: {str(exactness['deterministic']).lower()}")

@@ -257,15 +257,15 @@ _AT_TIMES = ("average", "update")
 
 def _memory(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
     """The peak of each stage on each GPU, by kind; nothing where no stage's is known."""
-    known = [(stage["memory"], name) for stage, name in zip(stages, _names(stages), strict=True) if stage["memory"]]
-    if not known:
+    peaks = [(stage["memory"], name) for stage, name in zip(stages, _names(stages), strict=True) if stage["memory"]]
+    if not peaks:
         return []
-    most, device = max(memory["bytes"] for memory, _ in known), known[0][0]["device_bytes"]
+    most, device = max(memory["bytes"] for memory, _ in peaks), peaks[0][0]["device_bytes"]
     unit, factor = ("GB", 10**9) if most >= 10**9 else ("MB", 10**6)
-    average, update = ([kind] if any(kind in memory["kinds"] for memory, _ in known) else [] for kind in _AT_TIMES)
+    average, update = ([kind] if any(kind in memory["kinds"] for memory, _ in peaks) else [] for kind in _AT_TIMES)
     shown = ["moments", *average, "gradients", "activations", "loss", *update]
     rows = table(f"memory, {unit}", "#micro-batch", "#peak", "#weights", *(f"#{kind}" for kind in shown))
-    for memory, name in known:
+    for memory, name in peaks:
         kinds = memory["kinds"]
         weights = kinds["weights"] + kinds["gathered_weights"]
         amounts = (memory["bytes"], weights, *(kinds.get(kind, 0) for kind in shown))
@@ -284,12 +284,14 @@ def _saves(stages: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
     beside = f" beside the {show_bytes(most['state_bytes'])} of training" if most["state_bytes"] else ""
     without = "are written without a copy, and training waits for them"
     if most["node_bytes"] is None:
-        said = f"saves copy {copied} into the memory of each node{beside}; with less than {least} of it they {without}"
+        sentence = (
+            f"saves copy {copied} into the memory of each node{beside}; with less than {least} of it they {without}"
+        )
     elif most["copies"]:
-        said = f"saves copy {copied} into the {show_bytes(most['node_bytes'])} of each node{beside}"
+        sentence = f"saves copy {copied} into the {show_bytes(most['node_bytes'])} of each node{beside}"
     else:
-        said = f"saves {without}: a copy of {copied}{beside} takes a node of {least}"
-    return [Text(said), Text()]
+        sentence = f"saves {without}: a copy of {copied}{beside} takes a node of {least}"
+    return [Text(sentence), Text()]
 
 
 def _amounts(cost: Mapping[str, Any]) -> list[str]:

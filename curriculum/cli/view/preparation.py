@@ -27,12 +27,12 @@ def sample_view(rows: Sequence[Mapping[str, Any]]) -> RenderableType:
     """The costs of what is not prepared."""
     drawn = table("text", "#tokens", "#processors", "#disk", "#tokens/s a core", "measured on")
     for row in rows:
-        known = row["tokens"] is not None and row["core_hours"] is not None
+        measured = row["tokens"] is not None and row["core_hours"] is not None
         drawn.add_row(
             row["dataset"],
             "unknown" if row["tokens"] is None else f"{show_count(row['tokens'])}{' declared' * row['declared']}",
-            _hours(row) if known else "",
-            show_bytes(row["disk_bytes"]) if known else "",
+            _hours(row) if measured else "",
+            show_bytes(row["disk_bytes"]) if measured else "",
             "" if row["tokens_a_core_second"] is None else show_count(int(row["tokens_a_core_second"])),
             "" if row["measured_on"] is None else _measured(row),
         )

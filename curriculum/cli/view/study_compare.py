@@ -32,7 +32,7 @@ def study_comparison_view(comparison: StudyComparison, width: int) -> Renderable
         shown = [Column(name, tuple(Text("-" if loss is None else f"{loss:.4f}") for loss, _ in cells))]
         if against is not None:
             pairs = zip(rows, cells, strict=True)
-            less = ("=" if row.arm == against else difference_words(found) for row, (_, found) in pairs)
+            less = ("=" if row.arm == against else difference_words(difference) for row, (_, difference) in pairs)
             shown.append(Column(f"- {against}", tuple(map(marked, less))))
         return shown
 

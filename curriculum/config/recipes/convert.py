@@ -37,12 +37,12 @@ def read_recipe(files: Sequence[Path]) -> Recipe:
             blends.append(blend)
         elif path.suffix == ".py" and (recipe := tinyllama.read(text, file)) is not None:
             scripts.append(recipe)
-        elif (found := _flags(document, text, file)) is not None and path.suffix != ".py":
-            flags.append(found)
+        elif (launch := _flags(document, text, file)) is not None and path.suffix != ".py":
+            flags.append(launch)
         else:
             raise _unknown(file, text)
-    known: dict[str, Sequence[object]] = {**documents, "Megatron-LM": [*flags, *blends], "TinyLlama": scripts}
-    trainers = [trainer for trainer, given in known.items() if given]
+    files_of: dict[str, Sequence[object]] = {**documents, "Megatron-LM": [*flags, *blends], "TinyLlama": scripts}
+    trainers = [trainer for trainer, given in files_of.items() if given]
     if len(trainers) > 1 or len(scripts) > 1:
         shown = " and ".join(trainers) if len(trainers) > 1 else f"{len(scripts)} scripts of TinyLlama"
         raise ConfigError(
@@ -63,13 +63,13 @@ def _blend(document: Document | None, text: str, file: str) -> megatron_blend.Bl
 
 def _flags(document: Document | None, text: str, file: str) -> Flags | None:
     """The flags of a file in which there is one that makes a recipe."""
-    found = (
+    flags = (
         read_flags(text, file, megatron.BLEND_FLAGS.__contains__)
         if document is None
         else megatron.flags_of_document(document)
     )
-    wanted = (*megatron.BLEND_FLAGS, *megatron.BLEND_FILES, "--seq-length")
-    return found if found is not None and found.first(*wanted) is not None else None
+    distinctive = (*megatron.BLEND_FLAGS, *megatron.BLEND_FILES, "--seq-length")
+    return flags if flags is not None and flags.first(*distinctive) is not None else None
 
 
 def _unknown(file: str, text: str) -> ConfigError:

@@ -81,16 +81,16 @@ class _Launch:
     def get(self, *names: str) -> Stated | None:
         """The flag of one of these names, else Megatron's default; ConfigError where two files differ in it."""
         self.read.update(names)
-        found = [stated for file in self.files if (stated := file.get(*names)) is not None]
-        for stated in found[:-1]:
-            if stated.value != found[-1].value:
-                raise found[-1].refused(
-                    f"is {describe(found[-1].value)} here, but {describe(stated.value)} in {stated.place}",
+        statements = [stated for file in self.files if (stated := file.get(*names)) is not None]
+        for stated in statements[:-1]:
+            if stated.value != statements[-1].value:
+                raise statements[-1].refused(
+                    f"is {describe(statements[-1].value)} here, but {describe(stated.value)} in {stated.place}",
                     "phases of one run differ in their blends alone: give the files of one run",
                 )
-        if not found:
+        if not statements:
             return Stated(names[0], _DEFAULTS[names[0]], None) if names[0] in _DEFAULTS else None
-        last = found[-1]
+        last = statements[-1]
         value = last.value if last.key in _LISTS else last.value.partition(" ")[0]
         if "$" in value:
             raise last.refused(

@@ -105,22 +105,22 @@ def _last_start(document: Document) -> Decimal:
 
 def _stages(values: Values, texts: dict[str, Text], notes: list[str]) -> dict[int, tuple[Stated, Stated, Blend]]:
     """Name, first step and blend of each stage by that step, in order; several files must state the same of one."""
-    found: dict[int, tuple[Stated, Stated, Blend]] = {}
+    by_start: dict[int, tuple[Stated, Stated, Blend]] = {}
     for document in values.documents:
         for number in range(len(document.value["data_stages"])):
             path = ("data_stages", number)
             start = _of(values, document, *path, "start_training_step")
             name = _of(values, document, *path, "name")
-            said: list[str] = []
-            mixed = _blend(values, document, number, texts, said)
-            notes += said if start.integer() not in found else []  # a later file repeats it
-            earlier = found.setdefault(start.integer(), (name, start, mixed))
+            remarks: list[str] = []
+            mixed = _blend(values, document, number, texts, remarks)
+            notes += remarks if start.integer() not in by_start else []  # a later file repeats it
+            earlier = by_start.setdefault(start.integer(), (name, start, mixed))
             if (earlier[0].value, earlier[2].shares()) != (name.value, mixed.shares()):
                 raise name.refused(
                     f"begins with step {start.integer():,}, as another stage or blend does at {earlier[0].place}",
                     "the files must be of one run; where the last one repeats all stages, give it alone",
                 )
-    starts = dict(sorted(found.items()))
+    starts = dict(sorted(by_start.items()))
     first = next(iter(starts.values()))[1]
     if first.integer() != 1:
         raise first.refused(
@@ -216,8 +216,8 @@ def _optimizer(values: Values) -> Fact:
     stated = {}
     for key in ("adam_beta1", "adam_beta2", "adam_eps"):
         # older files state these without `optimizer_factory`
-        found = values.latest("optimizer", "optimizer_factory", key) or values.latest("optimizer", key)
-        stated[key] = found or values.need("optimizer", "optimizer_factory", key)
+        latest = values.latest("optimizer", "optimizer_factory", key) or values.latest("optimizer", key)
+        stated[key] = latest or values.need("optimizer", "optimizer_factory", key)
     decay, clip = values.need("optimizer", "weight_decay", latest=True), values.latest("optimizer", "clip_grad")
     one, two, eps = (spelled(each.number()) for each in stated.values())
     entries = {"name": "adamw", "betas": f"[{one}, {two}]", "eps": eps, "weight_decay": spelled(decay.number())}

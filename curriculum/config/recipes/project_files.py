@@ -152,7 +152,7 @@ def _stages(
     several = any(stage.blend.shares() != recipe.stages[0].blend.shares() for stage in recipe.stages)
     for stage, (length, batch, tokens) in zip(recipe.stages, lengths, strict=True):
         shares = stage.blend.shares()
-        mixture = next((known for earlier, known in by_shares if earlier == shares), None)
+        mixture = next((other for earlier, other in by_shares if earlier == shares), None)
         if mixture is None:
             mixture = f"{name}-{len(by_shares) + 1}" if several else name
             by_shares.append((shares, mixture))
@@ -228,7 +228,7 @@ def _in_tokens(length: str, batch: str, sequence_length: int) -> int:
 
 def _source_names(texts: Mapping[str, Text], entries: Mapping[str, config.SourceEntry]) -> dict[str, str]:
     """A name for each text: the shortest end of its path that no other has; that of an entry which reads the same."""
-    known = {json.dumps(entry.read_options(), sort_keys=True): name for name, entry in entries.items()}
+    names_of_options = {json.dumps(entry.read_options(), sort_keys=True): name for name, entry in entries.items()}
     parts = {path: [text.name] if text.name else [p for p in path.split("/") if p] for path, text in texts.items()}
     names: dict[str, str] = {}
     for path, own in parts.items():
@@ -236,23 +236,23 @@ def _source_names(texts: Mapping[str, Text], entries: Mapping[str, config.Source
         while length < len(own) and any(own[-length:] == other[-length:] for p, other in parts.items() if p != path):
             length += 1
         read = {key: list(value) if isinstance(value, tuple) else value for key, value in texts[path].read.items()}
-        same = known.get(json.dumps(read, sort_keys=True))
-        wanted = "-".join(own[-length:]).removesuffix("_text_document") or "text"
-        names[path] = same or starter.free_name(wanted, {*names.values(), *entries})
+        same = names_of_options.get(json.dumps(read, sort_keys=True))
+        short = "-".join(own[-length:]).removesuffix("_text_document") or "text"
+        names[path] = same or starter.free_name(short, {*names.values(), *entries})
     return names
 
 
-def _tokenizer(stated: Stated | None, known: Mapping[str, config.TokenizerEntry]) -> tuple[str, str, str]:
+def _tokenizer(stated: Stated | None, tokenizers: Mapping[str, config.TokenizerEntry]) -> tuple[str, str, str]:
     """Name, path and comment of the tokenizer that the recipe names; else one of the project, or Llama 2's."""
     if stated is None:
-        name = next(iter(known), "llama-2")
+        name = next(iter(tokenizers), "llama-2")
         return name, f"tokenizers/{name}/tokenizer.json", _OURS
     path = str(stated.value)
     name = starter.free_name(path.rstrip("/").rpartition("/")[2].partition(".model")[0] or path, ())
     if not path.startswith(("/", ".", "~")) and not path.endswith((".model", ".json")):
         path = f"tokenizers/{name}/tokenizer.json"
-    if name in known and known[name].path != path:
-        name = starter.free_name(name, known)
+    if name in tokenizers and tokenizers[name].path != path:
+        name = starter.free_name(name, tokenizers)
     return name, path, stated.origin
 
 

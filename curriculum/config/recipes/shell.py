@@ -62,15 +62,15 @@ class Flags:
 
     def get(self, *names: str) -> Stated | None:
         """The flag of one of these names; ConfigError where the file gives it twice with different values."""
-        found = [stated for stated in self.given if stated.key in names]
-        for stated in found[1:]:
-            if (stated.key, stated.value) != (found[0].key, found[0].value):
-                line = found[0].place.line if found[0].place else 1
+        uses = [stated for stated in self.given if stated.key in names]
+        for stated in uses[1:]:
+            if (stated.key, stated.value) != (uses[0].key, uses[0].value):
+                line = uses[0].place.line if uses[0].place else 1
                 raise stated.refused(
-                    f"is given a second time, after `{found[0].key} {shortened(found[0].value)}` in line {line}",
+                    f"is given a second time, after `{uses[0].key} {shortened(uses[0].value)}` in line {line}",
                     "which of the two holds is not known: leave one of them in a copy of the file",
                 )
-        return found[0] if found else None
+        return uses[0] if uses else None
 
 
 def is_reference(word: str) -> bool:
@@ -106,8 +106,8 @@ def read_flags(text: str, file: str, many: Callable[[str], bool] = lambda flag: 
             if _FLAG.match(word.text):
                 if name is not None:
                     flag, _, value = name.text.partition("=")
-                    said = " ".join([*([value] if value else []), *values])
-                    given.append(Stated(flag, said, Place(file, name.line, name.column, lines[name.line - 1])))
+                    argument = " ".join([*([value] if value else []), *values])
+                    given.append(Stated(flag, argument, Place(file, name.line, name.column, lines[name.line - 1])))
                 name, values = word, []
             elif name is not None and values and not many(name.text) and _REFERENCE.fullmatch(word.text):
                 given.append(Stated(word.text, "", Place(file, word.line, word.column, lines[word.line - 1])))
@@ -131,22 +131,22 @@ def _assign(statement: list[Word], variables: dict[str, list[Word]]) -> bool:
     matches = [match for word in assigned if (match := _ASSIGNMENT.fullmatch(word.text))]
     if not words or len(matches) < len(assigned):
         return False  # `NAME=value command --flag`
-    for each, found in zip(assigned, matches, strict=True):
-        value = words[1:] if array else [Word(found["value"], each.line, each.column + each.text.index("=") + 1)]
-        before = variables.get(found["name"], [])
-        if found["more"] and array:
-            variables[found["name"]] = [*before, *value]
-        elif found["more"]:
-            variables[found["name"]] = _joined(before, value[0])
+    for each, parts in zip(assigned, matches, strict=True):
+        value = words[1:] if array else [Word(parts["value"], each.line, each.column + each.text.index("=") + 1)]
+        before = variables.get(parts["name"], [])
+        if parts["more"] and array:
+            variables[parts["name"]] = [*before, *value]
+        elif parts["more"]:
+            variables[parts["name"]] = _joined(before, value[0])
         else:
-            variables[found["name"]] = [own for word in value for own in _itself(word, found["name"], before)]
+            variables[parts["name"]] = [own for word in value for own in _itself(word, parts["name"], before)]
     return True
 
 
 def _itself(word: Word, name: str, before: list[Word]) -> list[Word]:
     """A value whose reference to the variable itself is its former value, as in `DATA="${DATA} 0.3 /data/code"`."""
-    found = re.match(rf"\$\{{{name}\}}|\${name}\b", word.text)
-    return [word] if found is None else _joined(before, Word(word.text[found.end() :], word.line, word.column))
+    reference = re.match(rf"\$\{{{name}\}}|\${name}\b", word.text)
+    return [word] if reference is None else _joined(before, Word(word.text[reference.end() :], word.line, word.column))
 
 
 def _joined(before: list[Word], word: Word) -> list[Word]:

@@ -27,24 +27,24 @@ class Values:
 
         ConfigError where two files state different values.
         """
-        found = [stated for document in self.documents if (stated := self.of(document, *path)) is not None]
-        for stated in found[:-1]:
-            if stated.value != found[-1].value:
-                raise found[-1].refused(
-                    f"is {describe(found[-1].value)} here, but {describe(stated.value)} in {stated.place}",
+        statements = [stated for document in self.documents if (stated := self.of(document, *path)) is not None]
+        for stated in statements[:-1]:
+            if stated.value != statements[-1].value:
+                raise statements[-1].refused(
+                    f"is {describe(statements[-1].value)} here, but {describe(stated.value)} in {stated.place}",
                     "the files must be of one run; where a later file repeats all of an earlier one, give it alone",
                 )
-        return found[-1] if found else None
+        return statements[-1] if statements else None
 
     def latest(self, *path: Key) -> Stated | None:
         """The value at `path` in the last file that states it, with a note for each other value."""
-        found = [stated for document in self.documents if (stated := self.of(document, *path)) is not None]
-        for stated in found[:-1]:
-            later = found[-1]
+        statements = [stated for document in self.documents if (stated := self.of(document, *path)) is not None]
+        for stated in statements[:-1]:
+            later = statements[-1]
             note = f"{stated.origin}: {stated.value}, where {later.where} of the later file has {later.value}"
             if stated.value != later.value and note not in self.notes:
                 self.notes.append(note)
-        return found[-1] if found else None
+        return statements[-1] if statements else None
 
     def need(self, *path: Key, latest: bool = False) -> Stated:
         """The value at `path`, which all files must agree in, or the `latest`; ConfigError where no file states it."""
@@ -61,8 +61,8 @@ class Values:
         self._read.add(path)
         value = document.value
         for key in path:
-            known = key in value if isinstance(value, dict) else isinstance(value, list) and isinstance(key, int)
-            if not known:
+            present = key in value if isinstance(value, dict) else isinstance(value, list) and isinstance(key, int)
+            if not present:
                 return None
             value = value[key]
         return None if value is None else Stated(dotted(path), value, document.place(path))

@@ -55,7 +55,7 @@ class StudySubmission(Submission):
 
     def write(self, attempt: Attempt) -> None:
         request = self.request
-        said = {
+        options = {
             "project": str(request.project.root),
             "study": self.study,
             "size": request.size,
@@ -64,7 +64,7 @@ class StudySubmission(Submission):
             "accept_change": request.accept_change,
             "accept_environment": request.accept_environment,
         }
-        fs.write_json(attempt.path / REQUEST, said)
+        fs.write_json(attempt.path / REQUEST, options)
 
     def batch_jobs(self, attempt: Attempt) -> Mapping[str, slurm.BatchJob]:
         batch_job = slurm.BatchJob(
@@ -79,6 +79,6 @@ class StudySubmission(Submission):
 
 def request_of(submission: Attempt) -> tuple[RunRequest, str]:
     """The request that was submitted in this folder, and its study."""
-    said: dict[str, Any] = fs.parse_json(fs.read_bytes(submission.path / REQUEST))
-    project, study = Project(Path(said.pop("project"))), str(said.pop("study"))
-    return RunRequest(project=project, curriculum=study, **said), study
+    options: dict[str, Any] = fs.parse_json(fs.read_bytes(submission.path / REQUEST))
+    project, study = Project(Path(options.pop("project"))), str(options.pop("study"))
+    return RunRequest(project=project, curriculum=study, **options), study

@@ -94,7 +94,7 @@ def _mixture_rows(
     names = sorted({*entries, *counted}, key=lambda name: (-entries.get(name, {}).get("tokens", 0), name))
     for name in names[:most_sources]:
         entry = entries.get(name, {})
-        asked = f"{entry['asked'] * 100:.4g} %" if entry else ""
+        stated = f"{entry['asked'] * 100:.4g} %" if entry else ""
         tokens = entry.get("tokens", 0)
         middle: list[markup.Cell] = ["", "", ""] if measured else [f"{entry.get('got', 0) * 100:.4g} %"]
         if name in counted:
@@ -111,7 +111,7 @@ def _mixture_rows(
             passes = f"{entry['passes_before']:.2f} → {entry['passes_after']:.2f}"
         if entry.get("passes_allowed") is not None:
             most = f"{entry['passes_allowed']:g}"
-        rows.append([name, asked, show_exact(tokens), *middle, passes, most])
+        rows.append([name, stated, show_exact(tokens), *middle, passes, most])
     if len(names) > most_sources:
         rows.append([f"{len(names) - most_sources} sources more, with fewer tokens, are left out here"])
     return rows

@@ -367,7 +367,7 @@ def _differences(data: ReportData, sources: Sequence[str]) -> list[str]:
     columns = ("source", "end of", "#tokens", *(f"#{name}" for name in comparison.names))
     columns += tuple(f"#{comparison.names[n]} less {comparison.names[comparison.against]}" for n in others)
     measured_on = ((source, comparison.measured_on(source)) for source in sources)
-    held_out = ", ".join(f"{source} {found}" for source, found in measured_on if found)
+    held_out = ", ".join(f"{source} {windows}" for source, windows in measured_on if windows)
     return [
         markup.table("Held-out loss of the variants and their differences, ± one standard error", columns, rows),
         markup.paragraph(f"{LEGEND} Measured on {held_out}.", "lead"),

@@ -132,56 +132,56 @@ def swatch(style: int) -> str:
     return f'<svg class="swatch" viewBox="0 0 15 13" aria-hidden="true">{shapes.marker(7.5, 6.5, style, 4)}</svg>'
 
 
-def cooldown(found: Cooldown, key: str) -> str:
+def cooldown(measured: Cooldown, key: str) -> str:
     """Losses of a grid over the effective rate, in powers of two; a marker for each batch, the law a line."""
-    rates = [math.log2(effective) for _, _, effective, _ in found.points]
-    heights = [loss for *_, loss in found.points] + [loss for _, loss in found.curve]
+    rates = [math.log2(effective) for _, _, effective, _ in measured.points]
+    heights = [loss for *_, loss in measured.points] + [loss for _, loss in measured.curve]
     margin = 0.06 * (max(heights) - min(heights) or 1.0)
     top, bottom = 34.0, 300.0
     y = Scale(min(heights) - margin, max(heights) + margin, bottom, top)
     x = Scale(min(rates) - 0.15, max(rates) + 0.15, 46, PANEL - 14)
     parts = [shapes.label(x.start, 21, "mean of lower", "name")]
     parts += shapes.value_axis(y, x.start, x.end, ticks(y.low, y.high, 5))
-    if found.curve:
-        line = shapes.polyline([(x(math.log2(at)), y(loss)) for at, loss in found.curve], "line ink")
+    if measured.curve:
+        line = shapes.polyline([(x(math.log2(at)), y(loss)) for at, loss in measured.curve], "line ink")
         parts.append(shapes.clipped(x.start, top, x.end - x.start, bottom - top, [line]))
     parts.append(shapes.rule(x.start, bottom, x.end, bottom, "axis"))
     for power in range(math.ceil(x.low), math.floor(x.high) + 1):
         parts.append(shapes.rule(x(power), bottom, x(power), bottom + 4, "axis"))
         parts.append(shapes.label(x(power), bottom + 17, f"x{2.0**power:g}", "tick", "middle"))
-    words = f"rate / batch^{found.exponent:.2f}" if found.curve else "rate"
+    words = f"rate / batch^{measured.exponent:.2f}" if measured.curve else "rate"
     words += ", of the first arm's"
     parts.append(shapes.label(x.end, bottom + 32, words, "tick", "end"))
-    for arm, batch, effective, loss in found.points:
+    for arm, batch, effective, loss in measured.points:
         tooltip = f"{arm}: batch {batch:g}, {words} x{effective:.3g}: {loss:.4f} nats a token"
-        parts.append(shapes.marker(x(math.log2(effective)), y(loss), batch_style(found, batch), 4, tooltip))
-    arms = counted(len(found.points), "arm")
+        parts.append(shapes.marker(x(math.log2(effective)), y(loss), batch_style(measured, batch), 4, tooltip))
+    arms = counted(len(measured.points), "arm")
     about = f"Mean held-out loss of {arms} over {words}, nats a token; a marker for each batch."
     return shapes.drawing(key, "Rate and batch of the arms", about, PANEL, bottom + 38, parts, "panel")
 
 
-def batch_style(found: Cooldown, batch: float) -> int:
+def batch_style(measured: Cooldown, batch: float) -> int:
     """The style of the markers of a batch: by size, from the smallest."""
-    return sorted({each for _, each, _, _ in found.points}).index(batch) % shapes.LINE_STYLES
+    return sorted({each for _, each, _, _ in measured.points}).index(batch) % shapes.LINE_STYLES
 
 
 def _law_words(point: Measured) -> str:
     return f"{point.arm}: measured {point.loss:.4f}, law {point.predicted:.4f} nats a token"
 
 
-def verdicts(found: Sequence[Verdict], width: int, key: str) -> str:
+def verdicts(judged: Sequence[Verdict], width: int, key: str) -> str:
     """A row for each verdict: the measured difference with its 95% interval, what was predicted, and the limit."""
     narrow = width < 600
     left, right = 20.0, width - 20.0
-    values = [0.0, *(value for verdict in found for value in _values(verdict))]
+    values = [0.0, *(value for verdict in judged for value in _values(verdict))]
     margin = 0.06 * (max(values) - min(values) or 0.1)
     x = Scale(min(values) - margin, max(values) + margin, left, right)
-    bottom = 14.0 + 44 * len(found)
+    bottom = 14.0 + 44 * len(judged)
     parts = []
     for mark in ticks(x.low, x.high, 4 if narrow else 8):
         parts.append(shapes.rule(x(mark), 8, x(mark), bottom, "axis" if mark == 0 else "grid"))
         parts.append(shapes.label(x(mark), bottom + 15, f"{mark:+g}" if mark else "0", "tick", "middle"))
-    for row, verdict in enumerate(found):
+    for row, verdict in enumerate(judged):
         y = 14.0 + 44 * row + 30
         limit = verdict.slack if verdict.goal == "keep" else 0.0
         parts.append(shapes.label(left, y - 15, f"{_held_against(verdict)}: {verdict.word}", "row"))
@@ -197,7 +197,7 @@ def verdicts(found: Sequence[Verdict], width: int, key: str) -> str:
         tooltip = f"measured {difference.mean:+.4f} in {counted(difference.runs, 'run')}"
         parts.append(shapes.marker(x(difference.mean), y, STYLES["proposal"], 4, tooltip))
     parts.append(shapes.label(right, bottom + 31, "difference in nats a token", "tick", "end"))
-    about = "; ".join(f"{_held_against(verdict)}: {verdict.word}" for verdict in found)
+    about = "; ".join(f"{_held_against(verdict)}: {verdict.word}" for verdict in judged)
     kind = "narrow" if narrow else "wide"
     return shapes.drawing(key, "Verdicts with 95% intervals", f"{about}.", width, bottom + 36, parts, kind)
 
@@ -208,7 +208,7 @@ def _held_against(verdict: Verdict) -> str:
 
 
 def _values(verdict: Verdict) -> list[float]:
-    found = verdict.difference
+    difference = verdict.difference
     values = [verdict.predicted, verdict.slack if verdict.goal == "keep" else None]
-    values += [] if found is None else [found.mean, found.low, found.high]
+    values += [] if difference is None else [difference.mean, difference.low, difference.high]
     return [value for value in values if value is not None]

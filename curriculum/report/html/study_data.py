@@ -150,21 +150,21 @@ def gather_study(project: Project, name: str, size: str) -> StudyData:
 
 
 def _cooldown(question: Question, evidence: Evidence, decision: Decision) -> Cooldown | None:
-    found = []
+    ends = []
     for arm in evidence.arms("swarm", "proposal", "control"):
         loss, settings = evidence.mean(arm, question.lower), evidence.settings(arm)
         rate, batch = settings.get("learning_rate", 1.0), settings.get("batch")
         if loss is not None and isinstance(rate, float) and isinstance(batch, float):
-            found.append((arm, batch, rate, loss))
-    if len(found) < 2:
+            ends.append((arm, batch, rate, loss))
+    if len(ends) < 2:
         return None
     law = decision.laws[0].terms if decision.laws else None
     exponent = float(law["exponent"]) if law is not None else 0.0
     # what the law is relative to: the first candidate of the decision, which a record keeps in order
     candidates = [one.name for one in decision.contenders if evidence.role(one.name) in ("swarm", "proposal")]
-    first_batch, first_rate = next((one[1:3] for one in found if one[0] in candidates[:1]), found[0][1:3])
+    first_batch, first_rate = next((one[1:3] for one in ends if one[0] in candidates[:1]), ends[0][1:3])
     points = tuple(
-        (arm, batch, rate / first_rate / (batch / first_batch) ** exponent, loss) for arm, batch, rate, loss in found
+        (arm, batch, rate / first_rate / (batch / first_batch) ** exponent, loss) for arm, batch, rate, loss in ends
     )
     curve: tuple[tuple[float, float], ...] = ()
     if law is not None:

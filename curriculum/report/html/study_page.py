@@ -68,15 +68,17 @@ def _head(data: StudyData) -> str:
 def _figures(data: StudyData) -> list[tuple[str, str, str, str]]:
     shown: list[tuple[str, str, str, str]] = []
     if data.decision is not None and data.record is not None:
-        found = data.decision
-        if found.order is not None:
-            number, unit = counted(found.runs, "training curve").split(" ", 1)
+        decision = data.decision
+        if decision.order is not None:
+            number, unit = counted(decision.runs, "training curve").split(" ", 1)
             shown.append(("Evidence", number, unit, f"of {data.record.address}"))
             return shown
-        shown.append(("Verdict", found.word, "", f"of {data.record.address}, the weakest of {len(found.verdicts)}"))
-        trunks = f" over {found.trunks} trunks" if found.trunks > 1 else ""
-        number, unit = counted(found.runs, "run").split()
-        shown.append(("Evidence", number, unit, f"of {counted(found.arms, 'arm')}{trunks}"))
+        shown.append(
+            ("Verdict", decision.word, "", f"of {data.record.address}, the weakest of {len(decision.verdicts)}")
+        )
+        trunks = f" over {decision.trunks} trunks" if decision.trunks > 1 else ""
+        number, unit = counted(decision.runs, "run").split()
+        shown.append(("Evidence", number, unit, f"of {counted(decision.arms, 'arm')}{trunks}"))
     if data.rows is not None:
         shown.append(("Ended", f"{data.ended} of {len(data.rows)}", "runs", "now"))
     return shown
@@ -85,15 +87,15 @@ def _figures(data: StudyData) -> list[tuple[str, str, str, str]]:
 def _verdicts(data: StudyData) -> str:
     if data.decision is None or data.question is None or not data.decision.verdicts:
         return ""
-    found, cost = data.decision.verdicts, data.question.cost
+    verdicts, cost = data.decision.verdicts, data.question.cost
     to_train = None if data.rows is None else f"curriculum run {data.name}"
-    pictures = [study_charts.verdicts(found, width, f"verdicts-{width}") for width in (WIDE, NARROW)]
+    pictures = [study_charts.verdicts(verdicts, width, f"verdicts-{width}") for width in (WIDE, NARROW)]
     rows = [
         [goal_words(verdict), verdict.against, verdict.word, figures(verdict), settled_by(verdict, cost, to_train)]
-        for verdict in found
+        for verdict in verdicts
     ]
     marks = [(_dot("proposal"), "measured, with its 95% interval")]
-    if any(verdict.predicted is not None for verdict in found):
+    if any(verdict.predicted is not None for verdict in verdicts):
         marks.append((_dot("predicted"), "predicted by the law"))
     notes = [markup.paragraph(f"{note}.", "note") for note in data.decision.notes]
     kept = [
@@ -230,21 +232,21 @@ def _laws(data: StudyData) -> str:
 
 def _cooldown(data: StudyData) -> str:
     """Rate and batch of the arms of a cooldown against what they ended at."""
-    if (found := data.cooldown) is None:
+    if (cooldown := data.cooldown) is None:
         return ""
-    rows = [[arm, f"{batch:g}", f"{effective:.3g}", _number(loss)] for arm, batch, effective, loss in found.points]
+    rows = [[arm, f"{batch:g}", f"{effective:.3g}", _number(loss)] for arm, batch, effective, loss in cooldown.points]
     marks = [
-        (study_charts.swatch(study_charts.batch_style(found, batch)), f"batch {batch:g} sequences")
-        for batch in sorted({batch for _, batch, _, _ in found.points})
+        (study_charts.swatch(study_charts.batch_style(cooldown, batch)), f"batch {batch:g} sequences")
+        for batch in sorted({batch for _, batch, _, _ in cooldown.points})
     ]
     lead = (
-        f"Arms of equal rate / batch^{found.exponent:.2f} end alike: the exponent is measured here."
-        if found.curve
+        f"Arms of equal rate / batch^{cooldown.exponent:.2f} end alike: the exponent is measured here."
+        if cooldown.curve
         else "The exponent of the batch is not measured, so losses are over the rate alone."
     )
     columns = ("arm", "#batch (sequences)", "#effective rate", "#mean of lower")
     parts = [
-        markup.figure([study_charts.cooldown(found, "cooldown")], "Losses at the arms' ends."),
+        markup.figure([study_charts.cooldown(cooldown, "cooldown")], "Losses at the arms' ends."),
         markup.legend(marks),
         markup.details("As numbers", markup.table("Arms by effective rate, relative to the first", columns, rows)),
     ]
@@ -323,7 +325,7 @@ def _points(data: StudyData) -> list[tuple[str, str, Mapping[str, float], list[s
             )
             for name in names
         ]
-    found: list[tuple[str, str, Mapping[str, float], list[str]]] = []
+    points: list[tuple[str, str, Mapping[str, float], list[str]]] = []
     settings = any(map(_settings, data.rows))
     for name, grouped in groupby(data.rows, lambda row: str(row["point"])):
         rows = list(grouped)
@@ -331,8 +333,8 @@ def _points(data: StudyData) -> list[tuple[str, str, Mapping[str, float], list[s
         shares = {key.removeprefix("share/"): value for key, value in first.items() if key.startswith("share/")}
         done = sum(row["state"] == "done" for row in rows)
         more = [f"{done} of {len(rows)}", *([_settings(first)] if settings else [])]
-        found.append((name, str(first["role"]), shares, more))
-    return found
+        points.append((name, str(first["role"]), shares, more))
+    return points
 
 
 _OF_EVERY_ARM = frozenset(
@@ -409,9 +411,9 @@ def _goal(question: Question) -> list[list[markup.Cell]]:
         slack = f" + {keep.slack:g}" if keep.reference is not None and keep.slack else ""
         rows.append(["keep", f"{source} at most {limit}{slack}"])
     for name, bounds in (("at least", question.low), ("at most", question.high)):
-        found = {source: share for source, share in (bounds or {}).items() if 0 < share < 1}
-        if found:
-            rows.append([name, ", ".join(f"{source} {_percent(share)}" for source, share in found.items())])
+        limited = {source: share for source, share in (bounds or {}).items() if 0 < share < 1}
+        if limited:
+            rows.append([name, ", ".join(f"{source} {_percent(share)}" for source, share in limited.items())])
     return rows
 
 

@@ -120,7 +120,7 @@ def choose(shares: Array, losses: Array, own: int | None) -> tuple[tuple[Mixture
         law = fit(shares, losses, source)
         predicted = left_out(shares, losses, law)
         laws.append((replace(law, left_out_error=float(np.sqrt(((predicted - losses) ** 2).mean()))), predicted))
-    return tuple(sorted(laws, key=lambda found: found[0].left_out_error or 0.0))
+    return tuple(sorted(laws, key=lambda fitted: fitted[0].left_out_error or 0.0))
 
 
 def _own_feature(share: Array, shift: float) -> Array:
