@@ -134,7 +134,7 @@ class Reader:
             stderr=self.log,
             text=True,
         )
-        self._said("ready")
+        self._line("ready")
 
     def turn(self) -> None:
         """Read for a while, unless it never came up or has failed."""
@@ -142,14 +142,14 @@ class Reader:
             return
         assert self.child.stdin is not None
         print("go", file=self.child.stdin, flush=True)
-        line = self._said("[")
+        line = self._line("[")
         if line:
             wall, cpu = json.loads(line)
             self.row.values.append(wall)
             self.per_cpu.append(cpu)
             self.row.more["per CPU second"] = show(float(np.median(self.per_cpu)))
 
-    def _said(self, begin: str) -> str:
+    def _line(self, begin: str) -> str:
         """The next line that begins so; nothing when the process ends first."""
         assert self.child.stdout is not None
         for line in self.child.stdout:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from curriculum.analysis.bootstrap import Estimate, paired
-from curriculum.analysis.measured_windows import RECORDED, HeldOutWindows, Measured, documents, mismatch, windows_of
+from curriculum.analysis.measured_windows import RECORDED, HeldOutWindows, MeasuredSets, documents, mismatch, windows_of
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.compiler import compile
@@ -90,9 +90,9 @@ class Comparison:
     general: tuple[str, ...]
     domains: tuple[tuple[str, ...], ...]
     rows: tuple[Row, ...]
-    measured: Mapping[Point, Measured]
+    measured: Mapping[Point, MeasuredSets]
     documents: Mapping[HeldOutWindows, NDArray[np.int64]]
-    partings: tuple[diff_compare.Comparison, ...]
+    partings: tuple[diff_compare.PlanDiff, ...]
     tokens: tuple[Mapping[str, int], ...]
     changed: tuple[str, ...]
 
@@ -370,7 +370,7 @@ def _rows(
     trunk: Point | None,
     shared: Sequence[CompiledStage],
     within_reach: Set[Point],
-    measured: Mapping[Point, Measured],
+    measured: Mapping[Point, MeasuredSets],
 ) -> list[Row]:
     begin = trunk.position if trunk else 0
     rows: list[Row] = []

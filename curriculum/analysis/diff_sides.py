@@ -49,7 +49,7 @@ def side(project: Project, argument: str, size: str) -> Side:
 
 
 @dataclass(frozen=True, slots=True)
-class StartedStage:
+class SavedStage:
     """A started stage: the position of its last checkpoint in tokens, None without one.
 
     `parent_retrained` is whether its parent was retrained since, so that it no longer continues from it.
@@ -61,7 +61,7 @@ class StartedStage:
     parent_retrained: bool
 
 
-def against_what_ran(project: Project, name: str, size: str) -> tuple[Side, Side, tuple[StartedStage, ...]] | None:
+def against_what_ran(project: Project, name: str, size: str) -> tuple[Side, Side, tuple[SavedStage, ...]] | None:
     """The stored plans of `name`'s started stages and the plans of its files; None when no stage has started."""
     compiled = PreparedText.open(project, name, size).compiled
     started = [
@@ -77,7 +77,7 @@ def against_what_ran(project: Project, name: str, size: str) -> tuple[Side, Side
         folder = folders.stage_folder(project, compiled, stage)
         last = checkpoints.latest(folder)
         parent_retrained = stage.parent is not None and _parent_retrained(plan, before.get(stage.parent.name))
-        stages.append(StartedStage(stage.name, last.position if last else None, folder.done.exists(), parent_retrained))
+        stages.append(SavedStage(stage.name, last.position if last else None, folder.done.exists(), parent_retrained))
         before[stage.name] = plan
         leaves_early = stage.stop < stage.plan.end and stage.stop <= plan.end
         stored.append(Span(stage.name, plan, stage.stop if leaves_early else plan.end))

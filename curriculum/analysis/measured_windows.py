@@ -14,7 +14,7 @@ from curriculum.data.manifest import HELD_OUT
 from curriculum.errors import DataError
 from curriculum.runs.measurements import Point
 
-Measured = Mapping[str, Mapping[str, Any]]
+MeasuredSets = Mapping[str, Mapping[str, Any]]
 """What one evaluation file says: a source to its `loss`, `windows`, `tokens`, `digest` and `per_window`."""
 RECORDED = frozenset({"loss", "windows", "tokens", "digest", "per_window"})
 HeldOutWindows = tuple[str, int, int]
@@ -38,7 +38,7 @@ def windows_of(entry: Mapping[str, Any]) -> HeldOutWindows:
 
 
 def documents(
-    texts: Sequence[PreparedText], measured: Mapping[Point, Measured]
+    texts: Sequence[PreparedText], measured: Mapping[Point, MeasuredSets]
 ) -> dict[HeldOutWindows, NDArray[np.int64]]:
     """The document of each window that was measured, where the text lies here as it was then."""
     texts_of = {source: text for text in texts for source in text.compiled.sources}

@@ -16,7 +16,7 @@ import numpy as np
 from curriculum.analysis import ngram_record
 from curriculum.analysis.ngram_record import OverlapRecord
 from curriculum.analysis.ngram_references import Against, references
-from curriculum.analysis.trace import Shared, shared_stages
+from curriculum.analysis.trace import SharedStage, shared_stages
 from curriculum.artifacts.job_process import processors
 from curriculum.compiler.compile import Compiled
 from curriculum.compiler.prepared_text import PreparedText
@@ -181,7 +181,9 @@ def _pieces(ends: Any) -> Iterator[tuple[int, int]]:
         first = stop
 
 
-def _row(texts: PreparedText, stages: Sequence[Shared], record: OverlapRecord, documents: Integers) -> dict[str, Any]:
+def _row(
+    texts: PreparedText, stages: Sequence[SharedStage], record: OverlapRecord, documents: Integers
+) -> dict[str, Any]:
     dataset = record.dataset
     train = texts.manifests()[dataset].splits[TRAIN]
     opened = Dataset.open(texts.folder(dataset), split=TRAIN, sequence_length=texts.sequence_length)
@@ -216,7 +218,7 @@ def _row(texts: PreparedText, stages: Sequence[Shared], record: OverlapRecord, d
 
 
 def _reads_of_stages(
-    texts: PreparedText, stages: Sequence[Shared], dataset: str, opened: Dataset, documents: Integers
+    texts: PreparedText, stages: Sequence[SharedStage], dataset: str, opened: Dataset, documents: Integers
 ) -> Iterator[dict[str, Any]]:
     """`_reads` of every stage that reads the dataset, by each name that it has in the lineage."""
     for shared in stages:
@@ -230,7 +232,7 @@ def _sources_of(texts: PreparedText, dataset: str) -> list[str]:
     return [source for source, name in texts.curriculum.datasets.items() if name == dataset]
 
 
-def _reads(shared: Shared, source: str, opened: Dataset, documents: Integers) -> dict[str, Any]:
+def _reads(shared: SharedStage, source: str, opened: Dataset, documents: Integers) -> dict[str, Any]:
     """How often one stage reads the windows of the documents, when first and last, and how much of it is done."""
     plan = shared.stage.plan
     length = plan.sequence_length

@@ -8,7 +8,15 @@ from typing import Any
 
 from curriculum import config
 from curriculum.analysis import shard_fix
-from curriculum.analysis.trace import FORMAT, Location, Shared, shared_stages, sources_of, tokens_of_shards, windows_of
+from curriculum.analysis.trace import (
+    FORMAT,
+    Location,
+    SharedStage,
+    shared_stages,
+    sources_of,
+    tokens_of_shards,
+    windows_of,
+)
 from curriculum.artifacts import checkpoints
 from curriculum.compiler.compile import Compiled
 from curriculum.compiler.prepared_text import PreparedText
@@ -96,7 +104,7 @@ def _edit(
 def _stage(
     project: Project,
     compiled: Compiled,
-    shared: Shared,
+    shared: SharedStage,
     texts: PreparedText,
     source: str,
     number: int,

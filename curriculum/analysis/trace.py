@@ -46,7 +46,7 @@ class Location:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class SharedStage:
     """A stage with the positions where lineages leave it (`stops`) and the last checkpoint's (`reached`), in tokens."""
 
     stage: CompiledStage
@@ -74,12 +74,12 @@ class Shared:
         return [name for name, stop in self.stops.items() if position < stop]
 
 
-def shared_stages(project: Project, compiled: Sequence[Compiled]) -> list[Shared]:
+def shared_stages(project: Project, compiled: Sequence[Compiled]) -> list[SharedStage]:
     """Every stage of the lineages, once, in the order of the first that has it."""
     stages = []
     for node in stage_tree(compiled).values():
         last = checkpoints.latest(folders.stage_folder(project, node.lineage, node.stage))
-        stages.append(Shared(node.stage, node.left_at, last.position if last else node.stage.plan.start))
+        stages.append(SharedStage(node.stage, node.left_at, last.position if last else node.stage.plan.start))
     return stages
 
 
@@ -135,7 +135,7 @@ def trace(
     }
 
 
-def _stage(shared: Shared, texts: PreparedText, locations: Iterable[Location]) -> dict[str, Any]:
+def _stage(shared: SharedStage, texts: PreparedText, locations: Iterable[Location]) -> dict[str, Any]:
     plan, setting = shared.stage.plan, shared.stage.setting
     ranges: list[tuple[str, range]] = []
     for location in locations:
@@ -178,7 +178,7 @@ def _stage(shared: Shared, texts: PreparedText, locations: Iterable[Location]) -
     }
 
 
-def _reads(shared: Shared, ranges: Iterable[tuple[str, range]]) -> list[dict[str, Any]]:
+def _reads(shared: SharedStage, ranges: Iterable[tuple[str, range]]) -> list[dict[str, Any]]:
     plan = shared.stage.plan
     reads: list[dict[str, Any]] = []
     by_source: dict[str, set[int]] = {}
@@ -208,7 +208,7 @@ def _reads(shared: Shared, ranges: Iterable[tuple[str, range]]) -> list[dict[str
 
 
 def _documents(
-    compiled: Sequence[Compiled], texts: PreparedText, stages: Sequence[Shared], name: str, only: str | None
+    compiled: Sequence[Compiled], texts: PreparedText, stages: Sequence[SharedStage], name: str, only: str | None
 ) -> tuple[list[Location], list[dict[str, Any]]]:
     sources = sources_of(stages, only)
     datasets: dict[str, list[str]] = {}
@@ -258,7 +258,7 @@ def _documents(
     return locations, documents
 
 
-def _window_range(texts: PreparedText, stages: Sequence[Shared], source: str, span: str) -> list[Location]:
+def _window_range(texts: PreparedText, stages: Sequence[SharedStage], source: str, span: str) -> list[Location]:
     plan = sources_of(stages, source)[source]
     shards = tokens_of_shards(texts, plan, source)
     first, stop, in_tokens = parse_span(span)
@@ -297,7 +297,7 @@ def parse_span(text: str) -> tuple[int, int, bool]:
         ) from None
 
 
-def sources_of(stages: Sequence[Shared], only: str | None) -> dict[str, StagePlan]:
+def sources_of(stages: Sequence[SharedStage], only: str | None) -> dict[str, StagePlan]:
     """The sources of all lineages, each with the last plan that reads it; of `only` that one, NotFound without it."""
     plans = {name: shared.stage.plan for shared in stages for name in shared.stage.plan.sources}
     if only is None:

@@ -49,9 +49,9 @@ def decide(
     """
     from curriculum.cli.view.decision import decision_json, decision_view
     from curriculum.studies import mixture_file, record
-    from curriculum.studies.asked import Asked, ask
     from curriculum.studies.decide import decide as answer
     from curriculum.studies.decision import Keep, Undecidable
+    from curriculum.studies.decision_input import DecisionInput, read_input
     from curriculum.studies.propose import fix_proposal
     from curriculum.studies.table import TableFiles, read
     from curriculum.studies.table_question import question
@@ -74,7 +74,7 @@ def decide(
         runs = read(TableFiles(shares, losses, join, share_columns, loss_columns))
         keeps = {source: Keep(None, loss) for source, loss in limits.items()}
         question_of_table = question(losses.stem, runs, weights, keeps, {})
-        asked = Asked(question=question_of_table, evidence=runs.evidence, files={})
+        inputs = DecisionInput(question=question_of_table, evidence=runs.evidence, files={})
     else:
         if any(value is not None for value in (*table, lower, keep)):
             raise ConfigError(
@@ -85,22 +85,22 @@ def decide(
         size = size or project.default_size
         file, document = project.study(name)
         about, text = file.about, "\n".join(document.lines)
-        asked = ask(project, name, size)
+        inputs = read_input(project, name, size)
     try:
-        decision = answer(asked.question, asked.evidence, asked.earlier)
+        decision = answer(inputs.question, inputs.evidence, inputs.earlier)
     except Undecidable as error:
-        missing = f"; {asked.incomplete[0]}" if asked.incomplete else ""
+        missing = f"; {inputs.incomplete[0]}" if inputs.incomplete else ""
         raise PlanError(f"{error.what}{missing}", hint=error.hint) from None
-    decision = asked.so_far(decision)
+    decision = inputs.so_far(decision)
     kept: record.Record | None = None
     to_run = False
     if project is not None and name is not None:
         if write is not None:
             mixture_file.check_may_be_written(project, write, decision, although_not_shown=although_not_shown)
-        made = record.content(name, text, asked.question, asked.evidence, decision, asked.files)
+        made = record.content(name, text, inputs.question, inputs.evidence, decision, inputs.files)
         kept = record.write(project.runs / size / name, made)
-        if asked.compiled is not None and asked.measured is not None:
-            to_run = fix_proposal(asked.compiled, asked.measured, decision)
+        if inputs.compiled is not None and inputs.measured is not None:
+            to_run = fix_proposal(inputs.compiled, inputs.measured, decision)
     written = None
     if write is not None and project is not None and kept is not None:
         written = mixture_file.write(project, write, decision, kept)
@@ -115,9 +115,9 @@ def decide(
         return
     console = open_console()
     to_train = None
-    if project is not None and asked.compiled is not None:
+    if project is not None and inputs.compiled is not None:
         to_train = f"curriculum run {name}{project.options(size)}"
-    console.print(decision_view(decision, about, asked.question.cost, to_train))
+    console.print(decision_view(decision, about, inputs.question.cost, to_train))
     if kept is not None and project is not None:
         console.print(f"\nrecord   {kept.path.relative_to(project.root)}")
     if written is not None and project is not None:

@@ -38,7 +38,7 @@ def diff(
     from curriculum.plan.diff.compare import compare
 
     project = open_project()
-    ran: tuple[diff_sides.StartedStage, ...] = ()
+    ran: tuple[diff_sides.SavedStage, ...] = ()
     if new is None:
         project, curriculum = arm_or_curriculum(project, old, size)
         sides = diff_sides.against_what_ran(project, curriculum, size)

@@ -52,7 +52,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class SharedRuns:
     """What a piece of text shares with a reference.
 
     `documents` are the numbers of its documents with a shared run, ascending, and `tokens` how many tokens of each are
@@ -113,7 +113,7 @@ class NgramIndex:
         slots: UInt64 = hashes * mix >> self._shift
         return slots
 
-    def shared(self, tokens: NDArray[Any], ends: Integers) -> Shared:
+    def shared(self, tokens: NDArray[Any], ends: Integers) -> SharedRuns:
         """What consecutive documents share with the reference; `ends` are where each ends in `tokens`, exclusive."""
         position, match = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         for first in range(0, len(tokens) - self.anchor + 1, BLOCK):
@@ -128,7 +128,7 @@ class NgramIndex:
                     position.append(positions)
                     match.append(own)
         at, runs = np.concatenate(position), np.unique(np.concatenate(match))
-        return Shared(*_covered(at, np.searchsorted(ends, at, side="right"), self.n), self._documents_of(runs))
+        return SharedRuns(*_covered(at, np.searchsorted(ends, at, side="right"), self.n), self._documents_of(runs))
 
     def _matches(self, tokens: NDArray[Any], starts: Integers) -> Iterator[tuple[Integers, Integers]]:
         """Of these positions those with a run of the reference, with the number of its first equal run."""

@@ -25,9 +25,9 @@ from curriculum.launchers import slurm_record
 from curriculum.runs.folders import stage_folder
 from curriculum.runs.verify import Findings, verify
 from curriculum.studies import design
+from curriculum.studies.arm_evidence import measure
 from curriculum.studies.arms import CompiledStudy, compile_study, fix_design
 from curriculum.studies.halving import drop_arms, measure_forks
-from curriculum.studies.measured import measure
 from curriculum.studies.propose import propose
 from curriculum.studies.verify import check_record, newest_record
 from curriculum.units import counted

@@ -23,7 +23,7 @@ from curriculum.compiler.compile import Compiled
 from curriculum.compiler.overlap import with_overlap
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, DataError, NotFound, PlanError, did_you_mean
-from curriculum.plan.diff.compare import Comparison, compare
+from curriculum.plan.diff.compare import PlanDiff, compare
 from curriculum.runs import drift, folders, held_out
 from curriculum.runs.status import project_status
 from curriculum.stream.stream import Stream, StreamStage
@@ -212,7 +212,7 @@ class ProjectTables:
             return RunTables(project, name, size)
         return StudyTables(compile_study(project, name, size))
 
-    def _compared(self, old: str, new: str, size: str | None) -> Comparison:
+    def _compared(self, old: str, new: str, size: str | None) -> PlanDiff:
         project = self._project
         sides = (diff_sides.side(project, name, size or project.default_size) for name in (old, new))
         return compare(*(side.lineage for side in sides))

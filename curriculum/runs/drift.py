@@ -32,7 +32,7 @@ class PlanDrift:
     saved: int | None
     ahead: bool
 
-    def compared(self) -> compare.Comparison:
+    def compared(self) -> compare.PlanDiff:
         """The stored plan compared with the current one."""
         # not at the top: commands start faster, and mostly nothing differs
         from curriculum.plan.diff import compare, timeline
@@ -74,7 +74,7 @@ class PlanDrift:
         return setting.place(keys.get(what, what.removeprefix("the ")))
 
 
-def describe(compared: compare.Comparison, verb: str = "") -> str:
+def describe(compared: compare.PlanDiff, verb: str = "") -> str:
     """In what two plans differ, each with its first step, and the first with its position too."""
     return ", ".join(
         f"{part.what}{verb if number == 0 else ''} {'from' if part.exact else 'at the latest from'} step "

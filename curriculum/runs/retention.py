@@ -26,7 +26,7 @@ DECISIONS: Final = "decisions"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Retention:
     """A checkpoint with its size on disk and the reasons that keep it; without one it may be deleted."""
 
     stage: str
@@ -35,7 +35,7 @@ class Verdict:
     kept_by: tuple[str, ...]
 
 
-def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None = None) -> list[Verdict]:
+def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None = None) -> list[Retention]:
     """Judge every checkpoint at `size` (of curriculum `only`), oldest first within its stage.
 
     Of a study that is asked for by name and decided, an arm's end is needed no more. PlanError when a stage file cannot
@@ -90,7 +90,7 @@ def survey(project: Project, size: str, *, keep_last: int = 1, only: str | None 
             if tasks := waiting.get((curriculum, stage, checkpoint.position)):
                 reasons.append(f"not measured yet: {', '.join(tasks)}")
             verdicts.append(
-                Verdict(
+                Retention(
                     stage=f"{curriculum}/{stage}",
                     checkpoint=checkpoint,
                     bytes=sum(file.stat().st_size for file in checkpoint.path.iterdir()),
@@ -105,7 +105,7 @@ def is_decided(project: Project, size: str, study: str) -> bool:
     return study in project.names("studies") and any((project.runs / size / study / DECISIONS).glob("*.json"))
 
 
-def prune(verdicts: list[Verdict]) -> list[Verdict]:
+def prune(verdicts: list[Retention]) -> list[Retention]:
     """Delete checkpoints without a reason, unless pinned meanwhile; returns those that were deleted."""
     return [verdict for verdict in verdicts if not verdict.kept_by and checkpoints.discard(verdict.checkpoint)]
 

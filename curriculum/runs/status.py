@@ -33,7 +33,7 @@ NEWEST = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class KeptCheckpoint:
     """A checkpoint on disk with its address at a scaled size, and the curricula that pin it."""
 
     position: int
@@ -43,7 +43,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
+class StageStatus:
     """A stage of a curriculum and its state; positions in tokens from the root, at this size.
 
     `job` is the state of its Slurm job (once it is trained, that of its benchmarks) while unfinished or failed.
@@ -58,7 +58,7 @@ class Stage:
     starts_at: int
     position: int
     ends_at: int
-    checkpoints: tuple[Kept, ...]
+    checkpoints: tuple[KeptCheckpoint, ...]
     pins_without_checkpoint: tuple[int, ...]
     shared_by: tuple[str, ...]
     leaving: Mapping[str, int]
@@ -77,18 +77,18 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Branch:
+class CurriculumStatus:
     """A curriculum: the parent stage and position that it branches from (None: a root), and its own stages."""
 
     name: str
     about: str | None
     parent: str | None
     begins_at: int
-    stages: tuple[Stage, ...]
+    stages: tuple[StageStatus, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Refused:
+class RefusedCurriculum:
     """A curriculum whose files cannot be compiled, with the reason."""
 
     name: str
@@ -113,8 +113,8 @@ class ProjectStatus:
     """
 
     size: str
-    branches: tuple[Branch, ...]
-    refused: tuple[Refused, ...]
+    branches: tuple[CurriculumStatus, ...]
+    refused: tuple[RefusedCurriculum, ...]
     orphaned_runs: tuple[OrphanedRun, ...]
     not_started: tuple[str, ...]
     planned: int
@@ -146,7 +146,7 @@ def project_status(project: Project, size: str, name: str | None = None) -> Proj
             if curriculum == name:
                 raise
             where = str(error.place) if error.place else None
-            refused.append(Refused(name=curriculum, why=error.what, where=where))
+            refused.append(RefusedCurriculum(name=curriculum, why=error.what, where=where))
     tree = stage_tree(list(compiled.values()))
     drifts_by_lineage = [saved_drift(project, lineage)[0] for lineage in compiled.values()]
     drifts = {stage: drift.words() for drifted in reversed(drifts_by_lineage) for stage, drift in drifted.items()}
@@ -164,7 +164,7 @@ def project_status(project: Project, size: str, name: str | None = None) -> Proj
         )
         if stages:
             branches.append(
-                Branch(
+                CurriculumStatus(
                     name=curriculum,
                     about=own[0].setting.document.value.get("about"),
                     parent=own[0].parent.name if own[0].parent else None,
@@ -203,7 +203,9 @@ def state_of(folder: StageFolder) -> tuple[str, slurm_record.SubmissionStatus | 
     return STARTED if started else PLANNED, job
 
 
-def _stage(project: Project, compiled: Compiled, stage: CompiledStage, node: TreeStage, departed: str | None) -> Stage:
+def _stage(
+    project: Project, compiled: Compiled, stage: CompiledStage, node: TreeStage, departed: str | None
+) -> StageStatus:
     folder = folders.stage_folder(project, compiled, stage)
     kept = checkpoints.list_checkpoints(folder)
     pins = checkpoints.pinned(folder)
@@ -216,14 +218,14 @@ def _stage(project: Project, compiled: Compiled, stage: CompiledStage, node: Tre
     last = max((at for at in evaluations if at <= position), default=None)
     anomalies = read_anomalies(folder, stage.plan.end)
     save_timing = None if folder.done.exists() else timing.measured(folder)
-    return Stage(
+    return StageStatus(
         name=stage.name,
         state=state,
         starts_at=stage.plan.start,
         position=position,
         ends_at=stage.plan.end,
         checkpoints=tuple(
-            Kept(
+            KeptCheckpoint(
                 position=c.position,
                 address=str(folders.address_at(stage.setting, stage.plan, c.position, compiled.scale))
                 if compiled.scaled

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from curriculum.config.project import Project
 from curriculum.errors import NotFound, PlanError, did_you_mean
-from curriculum.studies.asked import ask
+from curriculum.studies.decision_input import read_input
 from curriculum.studies.evidence import Evidence, Role
 from curriculum.studies.verdicts import Difference, difference
 
@@ -54,9 +54,9 @@ class StudyComparison:
 
 def compare_study(project: Project, name: str, size: str, against: str | None = None) -> StudyComparison:
     """The arms of study `name` that ended; PlanError where none did, NotFound for an arm `against` that did not."""
-    case = ask(project, name, size)
-    evidence = case.evidence
-    if case.question.kind == "schedules":
+    inputs = read_input(project, name, size)
+    evidence = inputs.evidence
+    if inputs.question.kind == "schedules":
         raise PlanError(
             f"study `{name}` orders schedules by training curves, and has no arms of its own to compare",
             hint="name two or more curricula under its `arms:`, or compare curricula by name",
@@ -73,8 +73,8 @@ def compare_study(project: Project, name: str, size: str, against: str | None = 
         size=size,
         against=base,
         sources=evidence.sources,
-        arms=side_by_side(evidence, case.question.lower, base),
-        notes=tuple(case.incomplete),
+        arms=side_by_side(evidence, inputs.question.lower, base),
+        notes=tuple(inputs.incomplete),
     )
 
 

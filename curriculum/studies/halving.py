@@ -10,17 +10,17 @@ from math import hypot
 from typing import Final
 
 from curriculum.studies import drops
+from curriculum.studies.arm_evidence import ArmEvidence, measure
 from curriculum.studies.arms import CompiledStudy, compile_study
 from curriculum.studies.drops import Drops
 from curriculum.studies.evidence import Evidence
-from curriculum.studies.measured import Measured, measure
 from curriculum.studies.verdicts import difference
 
 AUDITED: Final = 2
 """Arms that go on although they are worse."""
 
 
-def measure_forks(study: CompiledStudy) -> Measured:
+def measure_forks(study: CompiledStudy) -> ArmEvidence:
     """The evidence of the forks: every arm at its first end."""
     return measure(replace(study, arms=study.forks, forks=()))
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from curriculum.studies import proposal
+from curriculum.studies.arm_evidence import ArmEvidence, measure
 from curriculum.studies.arms import CompiledStudy, compile_study
 from curriculum.studies.decide import decide
 from curriculum.studies.decision import Decision, Undecidable
-from curriculum.studies.measured import Measured, measure
 from curriculum.studies.question import question_of
 
 
@@ -29,7 +29,7 @@ def propose(study: CompiledStudy) -> CompiledStudy:
     return compile_study(study.study.project, study.name, study.study.size)
 
 
-def fix_proposal(study: CompiledStudy, measured: Measured, decision: Decision) -> bool:
+def fix_proposal(study: CompiledStudy, measured: ArmEvidence, decision: Decision) -> bool:
     """Fix the mixture that a decision proposes, once all other arms have ended; whether it has runs to come."""
     if not study.has_proposal or study.of_role("proposal") or not measured.complete:
         return False

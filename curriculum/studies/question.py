@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from fractions import Fraction
 
 from curriculum.studies import mixtures
+from curriculum.studies.arm_evidence import BEFORE
 from curriculum.studies.arms import CompiledStudy
 from curriculum.studies.block import block_of
 from curriculum.studies.decision import Keep, Kind, Question, RunCost, StageAsked
-from curriculum.studies.measured import BEFORE
 
 _CONTROLS = ("kept", "stated")
 """What `control` in a limit means: the first of these that is trained."""

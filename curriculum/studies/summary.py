@@ -19,8 +19,8 @@ from curriculum.errors import DataError, PlanError
 from curriculum.runs.folders import is_finished, stage_folder
 from curriculum.studies import contenders, record
 from curriculum.studies.arm import Arm
+from curriculum.studies.arm_evidence import measure
 from curriculum.studies.arms import CompiledStudy
-from curriculum.studies.measured import measure
 from curriculum.studies.question import question_of
 from curriculum.units import show_count
 

@@ -19,10 +19,10 @@ from curriculum.runs import held_out
 from curriculum.runs.folders import is_finished, stage_folder
 from curriculum.studies import record
 from curriculum.studies.arm import Arm
+from curriculum.studies.arm_evidence import ArmEvidence, measure
 from curriculum.studies.arms import CompiledStudy
-from curriculum.studies.asked import ask
+from curriculum.studies.decision_input import read_input
 from curriculum.studies.evidence import Evidence
-from curriculum.studies.measured import Measured, measure
 from curriculum.studies.question import kind_of
 from curriculum.studies.summary import arm_row
 from curriculum.units import counted
@@ -71,7 +71,7 @@ class StudyTables:
         return list(rows.values())
 
     @cached_property
-    def measured(self) -> Measured:
+    def measured(self) -> ArmEvidence:
         """The evidence of the arms that ended, what is missing and what was set aside; read once."""
         return measure(self.compiled)
 
@@ -148,7 +148,7 @@ class RunTables:
     @cached_property
     def evidence(self) -> Evidence:
         """The runs of the table; PlanError of curricula that are asked about schedules before any of them ran."""
-        return ask(self.project, self.name, self.size).evidence
+        return read_input(self.project, self.name, self.size).evidence
 
     @property
     def arms(self) -> Table:

@@ -8,9 +8,9 @@ from typing import Any
 from curriculum.config.project import Project
 from curriculum.errors import DataError
 from curriculum.studies import record
-from curriculum.studies.asked import ask
 from curriculum.studies.decide import decide
 from curriculum.studies.decision import Undecidable
+from curriculum.studies.decision_input import read_input
 from curriculum.studies.record import Record
 
 
@@ -25,13 +25,13 @@ def check_record(project: Project, study: str, size: str, kept: Record) -> str:
     What came after it is no fault: more runs, an edited question, text that was prepared again. DataError where the
     same evidence gives another answer, and where a loss that it rests on is no longer the one on disk.
     """
-    case = ask(project, study, size)
+    inputs = read_input(project, study, size)
     try:
-        decision = case.so_far(decide(case.question, case.evidence, case.earlier))
+        decision = inputs.so_far(decide(inputs.question, inputs.evidence, inputs.earlier))
     except Undecidable as error:
         raise _refused(kept, f"cannot be computed again: {error.what}") from None
     text = "\n".join(project.study(study)[1].lines)
-    again = record.content(study, text, case.question, case.evidence, decision, case.files)
+    again = record.content(study, text, inputs.question, inputs.evidence, decision, inputs.files)
     differing = record.differences(kept, again)
     if not differing:
         return "computed again, the same"

@@ -19,7 +19,7 @@ from terminal import on_a_terminal
 
 from curriculum.artifacts import checkpoints
 from curriculum.cli.view.runs import pruned_view
-from curriculum.runs.retention import Verdict
+from curriculum.runs.retention import Retention
 
 pytestmark = pytest.mark.processes
 
@@ -94,7 +94,7 @@ def test_what_a_verb_shows_is_pinned(
 
 
 def test_however_many_branch_from_a_checkpoint_its_position_and_size_stay_whole() -> None:
-    verdict = Verdict(
+    verdict = Retention(
         stage="v1.1/basic",
         checkpoint=checkpoints.Checkpoint(0, 1_501_184, Path("g0-0000000001501184")),
         bytes=21_050_880,

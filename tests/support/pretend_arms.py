@@ -14,8 +14,8 @@ from curriculum.runs.folders import stage_folder
 from curriculum.studies import record
 from curriculum.studies.arm import Arm
 from curriculum.studies.arms import CompiledStudy, compile_study
-from curriculum.studies.asked import ask
 from curriculum.studies.decide import decide
+from curriculum.studies.decision_input import read_input
 from curriculum.studies.propose import fix_proposal
 
 WINDOWS, TOKENS = 64, 128
@@ -62,7 +62,7 @@ def decided(project: Project, name: str, size: str, loss: Loss, before: Mapping[
     The first call fixes the proposal, the second pretends its runs, too.
     """
     pretend(compile_study(project, name, size), loss, before)
-    asked = ask(project, name, size)
+    asked = read_input(project, name, size)
     question = replace(asked.question, resamples=3)
     decision = decide(question, asked.evidence, asked.earlier)
     text = "\n".join(project.study(name)[1].lines)

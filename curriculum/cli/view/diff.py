@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from curriculum.analysis.diff_sides import StartedStage
+from curriculum.analysis.diff_sides import SavedStage
 from curriculum.cli.view.tables import table
-from curriculum.plan.diff.compare import Comparison, Difference
+from curriculum.plan.diff.compare import AttributeDifference, PlanDiff
 from curriculum.units import show_count, show_exact
 
 NAMED = 22  # columns; the heads of a table of numbers are no wider
@@ -22,7 +22,7 @@ FORMAT = 2
 
 
 def comparison_view(
-    compared: Comparison, old: str, new: str, size: str, ran: Sequence[StartedStage] = ()
+    compared: PlanDiff, old: str, new: str, size: str, ran: Sequence[SavedStage] = ()
 ) -> RenderableType:
     """A comparison of two curricula; fits 80 columns."""
     parts: list[RenderableType] = [
@@ -44,7 +44,7 @@ def comparison_view(
 
 
 def comparison_json(
-    compared: Comparison, old: str, new: str, size: str, ran: Sequence[StartedStage] = ()
+    compared: PlanDiff, old: str, new: str, size: str, ran: Sequence[SavedStage] = ()
 ) -> dict[str, Any]:
     """The same as JSON values."""
     head = {"format": FORMAT, "old": old, "new": new, "size": size, "same": compared.same}
@@ -53,7 +53,7 @@ def comparison_json(
     return {**head, **asdict(compared), "moved": moved, **stages}
 
 
-def _same(compared: Comparison) -> list[RenderableType]:
+def _same(compared: PlanDiff) -> list[RenderableType]:
     if not compared.shared:
         return [Text(f"the same in both: nothing from {show_exact(compared.begin)} tokens on")]
     lines: list[RenderableType] = [Text("the same in both, step for step, proven by the plans' numbers", style="bold")]
@@ -65,7 +65,7 @@ def _same(compared: Comparison) -> list[RenderableType]:
     return lines
 
 
-def _differences(compared: Comparison) -> RenderableType:
+def _differences(compared: PlanDiff) -> RenderableType:
     drawn = table("they differ in", "#from step", "#at (tokens)")
     for part in compared.parts:
         step = show_exact(part.step)
@@ -75,7 +75,7 @@ def _differences(compared: Comparison) -> RenderableType:
     return drawn
 
 
-def _doubts(parts: Sequence[Difference]) -> list[RenderableType]:
+def _doubts(parts: Sequence[AttributeDifference]) -> list[RenderableType]:
     return [
         Text(
             f"  {part.what}: at the latest there; proven the same only up to {show_exact(part.same_until)} tokens",
@@ -86,7 +86,7 @@ def _doubts(parts: Sequence[Difference]) -> list[RenderableType]:
     ]
 
 
-def _moved(compared: Comparison, old: str, new: str) -> list[RenderableType]:
+def _moved(compared: PlanDiff, old: str, new: str) -> list[RenderableType]:
     if compared.old_end == compared.new_end:
         ends = f"both end at {show_exact(compared.old_end)}"
     else:
@@ -107,7 +107,7 @@ def _moved(compared: Comparison, old: str, new: str) -> list[RenderableType]:
     return [drawn, Text(ends, style="dim")] if compared.moved else [Text(ends, style="dim")]
 
 
-def _consequences(ran: Sequence[StartedStage]) -> list[RenderableType]:
+def _consequences(ran: Sequence[SavedStage]) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for stage in ran:
         saved = f"saved up to {show_exact(stage.saved)}" if stage.saved is not None else "nothing saved yet"

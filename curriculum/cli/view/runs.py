@@ -10,7 +10,7 @@ from rich.text import Text
 
 from curriculum.cli.view.tables import table
 from curriculum.runs.branch import Branch
-from curriculum.runs.retention import Verdict
+from curriculum.runs.retention import Retention
 from curriculum.units import show_bytes, show_exact
 
 
@@ -76,7 +76,7 @@ def branched_view(made: Branch, options: str) -> RenderableType:
     )
 
 
-def pruned_view(verdicts: Sequence[Verdict], deleted: Sequence[Verdict], *, dry_run: bool) -> RenderableType:
+def pruned_view(verdicts: Sequence[Retention], deleted: Sequence[Retention], *, dry_run: bool) -> RenderableType:
     """Every checkpoint: deleted (or to be deleted), or the reasons to keep it."""
     drawn = table("stage", "#position", "#size", "")
     drawn.columns[-1].no_wrap = False  # reasons wrap, numbers do not

@@ -9,7 +9,7 @@ from rich.tree import Tree
 from curriculum.cli.view.anomalies import anomaly_counts, anomaly_line
 from curriculum.cli.view.training import losses
 from curriculum.runs import status
-from curriculum.runs.status import Branch, ProjectStatus, Stage
+from curriculum.runs.status import CurriculumStatus, ProjectStatus, StageStatus
 from curriculum.units import show_count, show_exact
 
 STYLES = {
@@ -54,7 +54,7 @@ def status_view(project: ProjectStatus) -> RenderableType:
     return Group(*parts)
 
 
-def _tree(branch: Branch, project: ProjectStatus, names: set[str]) -> Tree:
+def _tree(branch: CurriculumStatus, project: ProjectStatus, names: set[str]) -> Tree:
     head = Text(branch.name, style="bold")
     if branch.parent is not None:
         head.append(f"  from {branch.parent} at {show_exact(branch.begins_at)}", style="not bold dim")
@@ -69,7 +69,7 @@ def _tree(branch: Branch, project: ProjectStatus, names: set[str]) -> Tree:
     return tree
 
 
-def _stage(stage: Stage) -> Text:
+def _stage(stage: StageStatus) -> Text:
     line = Text(stage.name.partition("/")[2])
     line.append(f"  {stage.state}", style=STYLES[stage.state])
     if stage.state == status.PLANNED:

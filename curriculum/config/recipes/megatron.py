@@ -20,7 +20,7 @@ from curriculum.config.recipes.recipe import (
     Blend,
     Fact,
     Recipe,
-    Stage,
+    RecipeStage,
     Stated,
     Text,
     blend,
@@ -201,14 +201,14 @@ def read(files: Sequence[Flags], blends: Sequence[BlendFile]) -> Recipe:
     )
 
 
-def _unknown_lengths(mixed: Sequence[Blend], blends: Sequence[BlendFile]) -> list[Stage]:
+def _unknown_lengths(mixed: Sequence[Blend], blends: Sequence[BlendFile]) -> list[RecipeStage]:
     if len(mixed) > 1:
         raise ConfigError(
             f"{len(mixed)} blends are given, but nothing says how long each phase is",
             place=blends[-1].whole.place,
             hint="give the file of flags, too, with `--phase-transition-iterations` and `--train-samples`",
         )
-    return [Stage("main", Fact(""), Fact(""), mixed[0])]
+    return [RecipeStage("main", Fact(""), Fact(""), mixed[0])]
 
 
 # --- blends ------------------------------------------------------------------------------------------------
@@ -266,7 +266,7 @@ def _ends(transitions: Stated | None) -> list[int]:
 
 def _stages(
     launch: _Launch, ends: list[int], mixed: Sequence[Blend], sequence_length: int, notes: list[str]
-) -> tuple[list[Stage], list[int]]:
+) -> tuple[list[RecipeStage], list[int]]:
     """The stages, and the samples that have been read at the end of each."""
     schedule, length = launch.get("--step-batch-size-schedule"), launch.need(*_LENGTH)
     if launch.given("--rampup-batch-size"):
@@ -292,7 +292,7 @@ def _stages(
     for number, (start, end) in enumerate(zip([0, *ends], [*ends, last], strict=True)):
         bounds = [stated, length] if number == len(ends) else [stated]
         stages.append(
-            Stage(
+            RecipeStage(
                 f"phase-{number + 1}" if ends else "main",
                 fact(f"{end - start:_} steps", *bounds),
                 fact(f"{batch.integer()} sequences", batch),
@@ -302,7 +302,7 @@ def _stages(
     return stages, [end * batch.integer() for end in [*ends, last]]
 
 
-def _ramping(launch: _Launch, ends: list[int], mixed: Blend) -> tuple[list[Stage], list[int]]:
+def _ramping(launch: _Launch, ends: list[int], mixed: Blend) -> tuple[list[RecipeStage], list[int]]:
     """One stage whose batch grows by `--rampup-batch-size START INCREMENT SAMPLES` up to the global batch.
 
     Each size holds for an equal part of the samples and changes at the first step at which the part is read, as in
@@ -328,10 +328,12 @@ def _ramping(launch: _Launch, ends: list[int], mixed: Blend) -> tuple[list[Stage
     clock, steps = batch_clock(0, 1, start, levels, length.integer())
     read = clock.position(steps) if clock.position(steps) == length.integer() else clock.position(steps - 1)
     text = f"{{from: {start} sequences, to: {batch.integer()} sequences, over: {samples} sequences, in: {number}}}"
-    return [Stage("main", fact(f"{read:_} sequences", length), fact(text, ramp, batch), mixed)], [read]
+    return [RecipeStage("main", fact(f"{read:_} sequences", length), fact(text, ramp, batch), mixed)], [read]
 
 
-def _growing(schedule: Stated, length: Stated, mixed: Blend, sequence_length: int) -> tuple[list[Stage], list[int]]:
+def _growing(
+    schedule: Stated, length: Stated, mixed: Blend, sequence_length: int
+) -> tuple[list[RecipeStage], list[int]]:
     """A stage for each batch of `0:768 250B:1536`: it grows at the first step at which a threshold is reached."""
     steps = sorted(_threshold(schedule, entry) for entry in str(schedule.value).replace(",", " ").split())
     if not steps or steps[0][0] != 0 or len({tokens // sequence_length for tokens, _ in steps}) < len(steps):
@@ -355,7 +357,7 @@ def _growing(schedule: Stated, length: Stated, mixed: Blend, sequence_length: in
         ends.append(read)
         bounds = [schedule, *([length] if number + 1 == len(steps) else [])]
         name = f"batch-{batch}" if len(steps) > 1 else "main"
-        stages.append(Stage(name, fact(f"{count:_} steps", *bounds), fact(f"{batch} sequences", schedule), mixed))
+        stages.append(RecipeStage(name, fact(f"{count:_} steps", *bounds), fact(f"{batch} sequences", schedule), mixed))
     return stages, ends
 
 

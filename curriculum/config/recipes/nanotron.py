@@ -17,7 +17,7 @@ from curriculum.config.recipes.recipe import (
     Blend,
     Fact,
     Recipe,
-    Stage,
+    RecipeStage,
     Stated,
     Text,
     blend,
@@ -67,7 +67,7 @@ def read(documents: Sequence[Document]) -> Recipe:
             )
         until = starts[end + 1][1] if end + 1 in starts else last
         stages.append(
-            Stage(
+            RecipeStage(
                 name=str(name.value),
                 length=fact(f"{end - start + 1:_} steps", first, until),
                 batch=fact(f"{batch} sequences", *parts),

@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Final
 
-from curriculum.config.recipes.recipe import Blend, Fact, Recipe, Stage, Stated, Text, blend, fact, spelled
+from curriculum.config.recipes.recipe import Blend, Fact, Recipe, RecipeStage, Stated, Text, blend, fact, spelled
 from curriculum.config.recipes.values import Values
 from curriculum.config.yaml import Document, KeyPath
 from curriculum.errors import ConfigError
@@ -55,7 +55,7 @@ def read(documents: Sequence[Document]) -> Recipe:
         trainer="OLMo-core",
         files=(document.file,),
         stages=[
-            Stage(
+            RecipeStage(
                 "main",
                 Fact("") if tokens is None else fact(f"{tokens.integer():_} tokens", tokens),
                 Fact("") if batch is None else fact(f"{batch.integer():_} tokens", batch),

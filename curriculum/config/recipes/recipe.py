@@ -112,7 +112,7 @@ class Blend:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class RecipeStage:
     """A stage: its length as YAML text (`3_450_000 steps`), sequences in a batch, and its blend."""
 
     name: str
@@ -127,7 +127,7 @@ class Recipe:
 
     trainer: str
     files: tuple[str, ...]
-    stages: Sequence[Stage]
+    stages: Sequence[RecipeStage]
     texts: Mapping[str, Text]
     root: Mapping[str, Fact]
     tokenizer: Stated | None = None

@@ -13,7 +13,7 @@ from curriculum.config.recipes.recipe import (
     SEQUENCE_LENGTH,
     Fact,
     Recipe,
-    Stage,
+    RecipeStage,
     Stated,
     Text,
     blend,
@@ -91,7 +91,7 @@ def read(text: str, file: str) -> Recipe | None:
         trainer="TinyLlama",
         files=(file,),
         stages=[
-            Stage(
+            RecipeStage(
                 "main",
                 Fact("") if steps is None else fact(f"{steps.integer():_} steps", steps),
                 Fact("") if batch is None else batch,

@@ -30,7 +30,7 @@ SETTINGS: tuple[tuple[str, Callable[[StagePlan], Any]], ...] = (
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class AttributeDifference:
     """An attribute that differs: from the steps that begin at `position` (tokens); everything before is the same.
 
     `step` and `new_step` count from the root of either curriculum; they are equal as long as the batches are. If not
@@ -46,7 +46,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class Shared:
+class SharedSteps:
     """Steps that are the same in both, in a stage of each; `whole` when both stages end at `end`."""
 
     old: str
@@ -71,16 +71,16 @@ class TokenDifference:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class PlanDiff:
     """The result of a comparison of two curricula; without `parts` they are the same everywhere.
 
     `undecided` are attributes whose parameters differ, but whose values were equal wherever they were compared.
     The fields are the keys of the JSON that `diff` prints.
     """
 
-    parts: tuple[Difference, ...]
+    parts: tuple[AttributeDifference, ...]
     undecided: tuple[str, ...]
-    shared: tuple[Shared, ...]
+    shared: tuple[SharedSteps, ...]
     moved: tuple[TokenDifference, ...]
     begin: int
     same_until: int
@@ -94,7 +94,7 @@ class Comparison:
         return not self.parts
 
 
-def compare(old: Lineage, new: Lineage) -> Comparison:
+def compare(old: Lineage, new: Lineage) -> PlanDiff:
     """Every attribute in which two lineages differ, with its first step, from the later of their starts on.
 
     Both have at least one span. A lineage may begin in the middle, as a single plan does: the history before is then
@@ -102,7 +102,7 @@ def compare(old: Lineage, new: Lineage) -> Comparison:
     """
     begin = max(old[0].plan.start, new[0].plan.start)
     old_end, new_end = old[-1].stop, new[-1].stop
-    differences: dict[str, Difference] = {}
+    differences: dict[str, AttributeDifference] = {}
     doubts: dict[str, int] = {}
 
     def add(what: str, overlap: Overlap, result: SearchResult) -> None:
@@ -112,7 +112,7 @@ def compare(old: Lineage, new: Lineage) -> Comparison:
             doubt = doubts.pop(what, None)
             exact = result.exact and doubt is None
             position = overlap.common(result.position)
-            differences[what] = Difference(
+            differences[what] = AttributeDifference(
                 what,
                 position,
                 overlap.old.step(result.position),
@@ -156,7 +156,7 @@ def compare(old: Lineage, new: Lineage) -> Comparison:
     same_until = min((part.same_until for part in parts), default=min(old_end, new_end))
     if parts:
         same_until = min(same_until, *(at for at in doubts.values()), min(old_end, new_end))
-    return Comparison(
+    return PlanDiff(
         parts=tuple(parts),
         undecided=tuple(sorted(doubts)),
         shared=_shared(aligned, same_until),
@@ -196,26 +196,26 @@ def _history(lineage: Lineage, position: int) -> str | None:
     return None
 
 
-def _at(what: str, position: int, old: Lineage, new: Lineage) -> Difference:
+def _at(what: str, position: int, old: Lineage, new: Lineage) -> AttributeDifference:
     steps = []
     for lineage in (old, new):
         span = next((span for span in lineage if position <= span.stop), lineage[-1])
         steps.append(span.step(min(max(position, span.plan.start), span.stop)))
-    return Difference(what, position, steps[0], steps[1], same_until=position)
+    return AttributeDifference(what, position, steps[0], steps[1], same_until=position)
 
 
 def _stage_at(lineage: Lineage, position: int) -> str | None:
     return next((span.name for span in lineage if position < span.stop), None)
 
 
-def _shared(aligned: Sequence[Overlap], until: int) -> tuple[Shared, ...]:
+def _shared(aligned: Sequence[Overlap], until: int) -> tuple[SharedSteps, ...]:
     shared = []
     for overlap in aligned:
         end = min(overlap.end, until)
         steps = overlap.old.step(end) - overlap.old.step(overlap.begin)
         if end > overlap.begin:
             whole = end == overlap.old.stop == overlap.new.stop
-            shared.append(Shared(overlap.old.name, overlap.new.name, steps, overlap.begin, end, whole))
+            shared.append(SharedSteps(overlap.old.name, overlap.new.name, steps, overlap.begin, end, whole))
     return tuple(shared)
 
 

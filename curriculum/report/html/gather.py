@@ -51,7 +51,7 @@ TRAINING, UNKNOWN = "train", "unknown"
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class AttemptSummary:
     """One launch of a job of a stage; `kind` is that of its job file."""
 
     number: str
@@ -62,7 +62,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stage:
+class ReportStage:
     """A stage, up to the furthest position at which a lineage leaves it; stages of a shared trunk occur once.
 
     What its own curriculum trained past that position is left out.
@@ -80,7 +80,7 @@ class Stage:
     quarters: Mapping[int, Mapping[str, tuple[float, ...]]]
     scores: Mapping[int, Mapping[str, benchmarks.Score]]
     ledger: tuple[ledger.Entry, ...]
-    attempts: tuple[Attempt, ...]
+    attempts: tuple[AttemptSummary, ...]
     anomalies: tuple[Anomaly, ...]
     skipped_steps: int
     ran_fingerprint: str | None
@@ -128,7 +128,7 @@ class ReportData:
 
     size: str
     lineages: tuple[Compiled, ...]
-    stages: Mapping[str, Stage]
+    stages: Mapping[str, ReportStage]
     sources: tuple[str, ...]
     texts: tuple[SourceChoice, ...]
     origins: Mapping[str, str]
@@ -198,7 +198,9 @@ def gather(project: Project, names: Sequence[str], size: str) -> ReportData:
     )
 
 
-def _stage(project: Project, size: str, compiled: CompiledStage, total: int, smoothing: int, alone: bool) -> Stage:
+def _stage(
+    project: Project, size: str, compiled: CompiledStage, total: int, smoothing: int, alone: bool
+) -> ReportStage:
     folder = StageFolder.open(project.stage_folder(size, compiled.setting.curriculum, compiled.setting.stage))
     plan = compiled.plan
     saved = tuple(c for c in checkpoints.list_checkpoints(folder) if c.position <= compiled.stop)
@@ -225,7 +227,7 @@ def _stage(project: Project, size: str, compiled: CompiledStage, total: int, smo
         ) from None
     except CheckpointError:
         saved_state = {}
-    return Stage(
+    return ReportStage(
         compiled=compiled,
         label=compiled.setting.stage if alone else compiled.name,
         plan=summary.stage_summary(compiled),
@@ -245,9 +247,9 @@ def _stage(project: Project, size: str, compiled: CompiledStage, total: int, smo
     )
 
 
-def _attempts(folder: StageFolder, until: int | None) -> tuple[Attempt, ...]:
+def _attempts(folder: StageFolder, until: int | None) -> tuple[AttemptSummary, ...]:
     """The attempts in order; of a stage that the lineage leaves at `until`, without those after that position."""
-    attempts: list[Attempt] = []
+    attempts: list[AttemptSummary] = []
     reached = False
     for path in attempts_in(folder.attempts):
         try:
@@ -257,7 +259,7 @@ def _attempts(folder: StageFolder, until: int | None) -> tuple[Attempt, ...]:
         try:
             outcome, environment = _json(path.outcome), _json(path.environment)
         except ValueError:
-            attempts.append(Attempt(path.name, kind, "unreadable", None, None))
+            attempts.append(AttemptSummary(path.name, kind, "unreadable", None, None))
             continue
         word = str((outcome or {}).get("outcome", "no outcome"))
         position = (outcome or {}).get("position")
@@ -266,7 +268,7 @@ def _attempts(folder: StageFolder, until: int | None) -> tuple[Attempt, ...]:
         if reached if kind == TRAINING else past:
             continue
         reached |= kind == TRAINING and (past or at == until)
-        attempts.append(Attempt(path.name, kind, word, at, environment))
+        attempts.append(AttemptSummary(path.name, kind, word, at, environment))
     return tuple(attempts)
 
 
@@ -333,7 +335,7 @@ def rate_points(plan: StagePlan, stop: int, count: int) -> list[Point]:
     return [(plan.position_after(step), plan.lr(step)) for step in sorted(steps)]
 
 
-def realised(data: ReportData, stage: Stage) -> tuple[int, dict[str, tuple[int, int]]] | None:
+def realised(data: ReportData, stage: ReportStage) -> tuple[int, dict[str, tuple[int, int]]] | None:
     """The furthest position in the ledger, and each source's windows planned by arithmetic and counted up to there.
 
     None before any entry.

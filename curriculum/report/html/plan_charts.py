@@ -7,7 +7,7 @@ from itertools import groupby, pairwise
 
 from curriculum.compiler.compile import Compiled, CompiledStage
 from curriculum.report.html import gather
-from curriculum.report.html.gather import Stage
+from curriculum.report.html.gather import ReportStage
 from curriculum.report.svg import shapes
 from curriculum.report.svg.scale import Scale, apart, text_width, ticks
 from curriculum.units import show_count, show_exact
@@ -262,7 +262,7 @@ def share_bar(planned: float, trained: float, style: int) -> str:
 
 
 def tree(
-    lineages: Sequence[Compiled], stages: dict[str, Stage], line_style: dict[str, int], width: int, key: str
+    lineages: Sequence[Compiled], stages: dict[str, ReportStage], line_style: dict[str, int], width: int, key: str
 ) -> str:
     """The lineages on the token axis, every stage once: what is trained, what is planned, what was kept."""
     narrow = width < 600

@@ -9,7 +9,7 @@ from typing import Any
 
 from curriculum.artifacts.environment import describe_changes
 from curriculum.report.html import gather, markup, plan_charts
-from curriculum.report.html.gather import ReportData, Stage
+from curriculum.report.html.gather import ReportData, ReportStage
 from curriculum.report.html.sections import WIDTHS, line_legend, line_styles
 from curriculum.report.svg import shapes
 from curriculum.units import show_bytes, show_count, show_exact, show_seconds
@@ -72,7 +72,7 @@ def mixture(data: ReportData) -> str:
 
 
 def _mixture_rows(
-    stage: Stage,
+    stage: ReportStage,
     record: tuple[int, Mapping[str, tuple[int, int]]] | None,
     style: Mapping[str, int],
     measured: bool,

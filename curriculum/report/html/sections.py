@@ -9,7 +9,7 @@ from curriculum.analysis.compare import LEGEND
 from curriculum.compiler.compile import Compiled
 from curriculum.compiler.summary import rates
 from curriculum.report.html import gather, loss_charts, markup, plan_charts
-from curriculum.report.html.gather import ReportData, Stage
+from curriculum.report.html.gather import ReportData, ReportStage
 from curriculum.report.html.loss_charts import Line
 from curriculum.report.html.series import Point
 from curriculum.report.svg import shapes
@@ -43,7 +43,9 @@ def _through(data: ReportData, name: str) -> list[int]:
 
 
 def _lines(
-    data: ReportData, points: Callable[[Stage], Sequence[Point]], raw: Callable[[Stage], Sequence[Point]] | None = None
+    data: ReportData,
+    points: Callable[[ReportStage], Sequence[Point]],
+    raw: Callable[[ReportStage], Sequence[Point]] | None = None,
 ) -> list[Line]:
     """A line for each stage with `points`, from where its parent's stood when it began; `raw` are drawn faintly."""
     styles = line_styles(data)
@@ -151,11 +153,11 @@ def progress(data: ReportData) -> str:
     return markup.table("How far each stage is; positions in tokens from the root", columns, rows)
 
 
-def _state(stage: Stage) -> str:
+def _state(stage: ReportStage) -> str:
     return STATES.get(stage.state, stage.state)
 
 
-def _percent(stage: Stage) -> str:
+def _percent(stage: ReportStage) -> str:
     span = max(1, stage.stop - stage.start)
     return f"{100 * (min(stage.position, stage.stop) - stage.start) / span:.3g} %"
 

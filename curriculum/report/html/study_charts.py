@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from curriculum.report.html.study_data import Cooldown, LawPanel, Measured
+from curriculum.report.html.study_data import Cooldown, LawPanel, LawPoint
 from curriculum.report.svg import shapes
 from curriculum.report.svg.scale import Scale, text_width, ticks
 from curriculum.studies.verdict_words import goal_words
@@ -165,7 +165,7 @@ def batch_style(measured: Cooldown, batch: float) -> int:
     return sorted({each for _, each, _, _ in measured.points}).index(batch) % shapes.LINE_STYLES
 
 
-def _law_words(point: Measured) -> str:
+def _law_words(point: LawPoint) -> str:
     return f"{point.arm}: measured {point.loss:.4f}, law {point.predicted:.4f} nats a token"
 
 

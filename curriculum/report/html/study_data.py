@@ -26,7 +26,7 @@ NORMAL = 1.96
 
 
 @dataclass(frozen=True, slots=True)
-class Measured:
+class LawPoint:
     """An arm beside its law: shares, measured loss (nats, without what its trunk adds) and what the law gives there."""
 
     arm: str
@@ -45,7 +45,7 @@ class LawPanel:
     """
 
     report: LawReport
-    points: tuple[Measured, ...]
+    points: tuple[LawPoint, ...]
     half_width: float | None
     interval: str
     curve: tuple[tuple[float, float], ...] = ()
@@ -190,7 +190,7 @@ def _panel(question: Question, evidence: Evidence, report: LawReport) -> LawPane
     return LawPanel(
         report,
         tuple(
-            Measured(arm, role, dict(zip(sources, row.tolist(), strict=True)), loss, float(predict(row[None])[0]))
+            LawPoint(arm, role, dict(zip(sources, row.tolist(), strict=True)), loss, float(predict(row[None])[0]))
             for arm, role, row, loss in points
         ),
         half,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings, strategies as st
 
 from curriculum.data import ngrams
-from curriculum.data.ngrams import NgramIndex, Reference, Shared, run_hashes
+from curriculum.data.ngrams import NgramIndex, Reference, SharedRuns, run_hashes
 
 DOCUMENTS = st.lists(st.lists(st.integers(0, 3), max_size=30), min_size=1, max_size=5)
 
@@ -17,7 +17,7 @@ def joined(documents: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
     return tokens, np.cumsum([len(document) for document in documents], dtype=np.int64)
 
 
-def shared(reference: list[list[int]], text: list[list[int]], n: int) -> Shared:
+def shared(reference: list[list[int]], text: list[list[int]], n: int) -> SharedRuns:
     tokens, ends = joined(reference)
     return NgramIndex(Reference([], tokens, ends), n).shared(*joined(text))
 

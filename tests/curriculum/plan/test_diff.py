@@ -444,7 +444,7 @@ def test_a_plan_file_is_compared_from_where_it_begins_with_the_history_it_names(
     assert [part.what for part in parts] == [compare.HISTORY]
 
 
-def both(old: StagePlan, new: StagePlan) -> compare.Comparison:
+def both(old: StagePlan, new: StagePlan) -> compare.PlanDiff:
     """Two plans of the same stage, compared."""
     return compare.compare((Span("", old, old.end),), (Span("", new, new.end),))
 

@@ -21,10 +21,10 @@ from curriculum.report.html.study_data import gather_study
 from curriculum.studies import record
 from curriculum.studies.arm import Arm
 from curriculum.studies.arms import CompiledStudy, compile_study
-from curriculum.studies.asked import ask
 from curriculum.studies.compare import difference_words
 from curriculum.studies.decide import decide
 from curriculum.studies.decision import Forecast, Question, Schedule
+from curriculum.studies.decision_input import read_input
 from curriculum.studies.evidence import Evidence, TrainingCurve
 from curriculum.studies.verdicts import difference
 
@@ -141,7 +141,7 @@ def test_after_its_proposal_ran_a_page_says_what_the_record_says(project: Projec
     assert sections(page) == [
         *("verdicts", "proposal", "laws", "arms", "differences", "noise", "costs", "question", "record")
     ]
-    evidence = ask(project, "code", "rehearsal").evidence
+    evidence = read_input(project, "code", "rehearsal").evidence
     differences = {row[0]: row for row in tables(page)["Differences of arms to kept"][1:]}
     assert set(differences) == set(evidence.arms()) - {"kept"}
     stated = difference(evidence, "stated", "kept", {WEB: 1.0})
@@ -223,7 +223,7 @@ def test_a_line_of_shares_and_candidates_have_a_page_too(project: Project, name:
 def test_what_a_record_holds_is_read_back_as_what_was_decided(project: Project) -> None:
     study: CompiledStudy = compile_study(project, "old", "rehearsal")
     kept = decided(project, "old", "rehearsal", loss, BEFORE)
-    asked = ask(project, "old", "rehearsal")
+    asked = read_input(project, "old", "rehearsal")
     question = replace(asked.question, resamples=3)
     assert kept.question == question
     assert record.plain(kept.decision) == record.plain(decide(question, asked.evidence, asked.earlier))

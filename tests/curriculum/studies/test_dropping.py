@@ -15,9 +15,9 @@ from curriculum.errors import DataError, PlanError
 from curriculum.studies import drops
 from curriculum.studies.arm import Arm
 from curriculum.studies.arms import CompiledStudy, compile_study
-from curriculum.studies.asked import ask
 from curriculum.studies.branch import branch_arm
 from curriculum.studies.decide import decide
+from curriculum.studies.decision_input import read_input
 from curriculum.studies.halving import drop_arms, measure_forks
 from curriculum.studies.question import question_of
 from curriculum.studies.summary import summarise
@@ -102,7 +102,7 @@ def test_what_is_worse_than_the_noise_is_dropped_but_two_and_the_decision_says_s
     assert not dropped.awaits_forks
     assert question_of(dropped).dropped == 1
     pretend(dropped, loss, BEFORE)
-    asked = ask(Project(project), "new", "rehearsal")
+    asked = read_input(Project(project), "new", "rehearsal")
     said = asked.so_far(decide(asked.question, asked.evidence))
     gone = next(iter(dropped.drops.dropped))
     assert said.notes[0].startswith(f"dropped at their first end, against `{dropped.drops.best}` there: `{gone}` (+0.")
@@ -133,7 +133,7 @@ def test_without_all_first_ends_nothing_is_dropped_and_no_decision_is_made(proje
     assert drop_arms(study) is study
     assert len(measure_forks(study).missing) == len(study.forks)
     with pytest.raises(PlanError, match="have no first end yet"):
-        ask(Project(project), "new", "rehearsal")
+        read_input(Project(project), "new", "rehearsal")
 
 
 def test_what_was_dropped_holds_for_these_forks_and_an_edited_file_is_refused(project: Path) -> None:

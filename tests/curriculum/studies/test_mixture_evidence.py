@@ -18,9 +18,9 @@ from curriculum.config.project import Project
 from curriculum.errors import NotFound, PlanError
 from curriculum.studies import record
 from curriculum.studies.arm import Arm
+from curriculum.studies.arm_evidence import measure, read_digests
 from curriculum.studies.arms import compile_study
 from curriculum.studies.decide import decide
-from curriculum.studies.measured import measure, read_digests
 from curriculum.studies.mixture_evidence import evidence_lines
 from curriculum.studies.question import question_of
 

@@ -15,9 +15,9 @@ from curriculum.config.project import Project
 from curriculum.errors import NotFound, PlanError
 from curriculum.report.tables import ProjectTables
 from curriculum.studies.arm import Arm
+from curriculum.studies.arm_evidence import measure
 from curriculum.studies.arms import compile_study
 from curriculum.studies.compare import compare_study, difference_words
-from curriculum.studies.measured import measure
 from curriculum.studies.verdicts import difference
 
 ROOT = Path(__file__).resolve().parents[3]

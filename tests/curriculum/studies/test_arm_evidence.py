@@ -14,9 +14,9 @@ from curriculum.artifacts.evaluations import write_sets
 from curriculum.config.project import Project
 from curriculum.runs.folders import stage_folder
 from curriculum.studies.arm import Arm
+from curriculum.studies.arm_evidence import measure
 from curriculum.studies.arms import CompiledStudy, compile_study
 from curriculum.studies.decide import decide
-from curriculum.studies.measured import measure
 from curriculum.studies.question import question_of
 
 ROOT = Path(__file__).resolve().parents[3]

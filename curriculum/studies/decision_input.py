@@ -8,18 +8,18 @@ from dataclasses import dataclass, field, replace
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
 from curriculum.studies import table_question
+from curriculum.studies.arm_evidence import ArmEvidence, measure, read_digests
 from curriculum.studies.arms import CompiledStudy, compile_study
 from curriculum.studies.decision import Decision, Question
 from curriculum.studies.evidence import Evidence
 from curriculum.studies.forecast import question_of_schedules
 from curriculum.studies.halving import lines as dropping_lines, measure_forks
-from curriculum.studies.measured import Measured, measure, read_digests
 from curriculum.studies.question import question_of
 from curriculum.units import counted
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class DecisionInput:
     """`earlier` is the evidence at positions before the arms' end, `files` the digests of what was read, by name.
 
     `remarks` are on runs that do not count, `notes` what else is said with a decision. `compiled` and `measured` are
@@ -31,7 +31,7 @@ class Asked:
     earlier: tuple[tuple[int, Evidence], ...] = ()
     files: Mapping[str, str]
     compiled: CompiledStudy | None = field(default=None, repr=False)
-    measured: Measured | None = field(default=None, repr=False)
+    measured: ArmEvidence | None = field(default=None, repr=False)
     remarks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -62,15 +62,17 @@ class Asked:
         return replace(decision, verdicts=verdicts, notes=(*lines, *decision.notes))
 
 
-def ask(project: Project, name: str, size: str) -> Asked:
+def read_input(project: Project, name: str, size: str) -> DecisionInput:
     """The question of study `name` and its evidence; PlanError where nothing was measured yet."""
     file, document = project.study(name)
     if file.table is not None:
         question, runs = table_question.of_study(project, name, file, document)
-        return Asked(question=question, evidence=runs.evidence, files=table_question.digests(runs.files, project.root))
+        return DecisionInput(
+            question=question, evidence=runs.evidence, files=table_question.digests(runs.files, project.root)
+        )
     if file.subject == "arms":
         schedules, evidence, files, remarks = question_of_schedules(project, name, size, file, document)
-        return Asked(question=schedules, evidence=evidence, files=files, remarks=remarks)
+        return DecisionInput(question=schedules, evidence=evidence, files=files, remarks=remarks)
     compiled = compile_study(project, name, size)
     measured = measure(compiled)
     if compiled.awaits_forks and (forks := measure_forks(compiled)).missing:
@@ -87,7 +89,7 @@ def ask(project: Project, name: str, size: str) -> Asked:
             place=document.place((file.subject,)),
             hint=f"`curriculum run {name}{project.options(size)}` trains its {counted(len(compiled.arms), 'arm')}",
         )
-    return Asked(
+    return DecisionInput(
         question=question_of(compiled),
         evidence=measured.evidence,
         earlier=measured.earlier,

@@ -38,7 +38,7 @@ class SetAside:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class ArmEvidence:
     """What the runs of a study say.
 
     `missing` are the addresses of arms that did not end or were not measured there; `windows` is the identity of the
@@ -71,7 +71,7 @@ class _Ended:
         return self.sets[self.arm.stage.stop]
 
 
-def measure(compiled: CompiledStudy) -> Measured:
+def measure(compiled: CompiledStudy) -> ArmEvidence:
     """The evidence of the arms that ran; DataError for a damaged evaluation."""
     ended: list[_Ended] = []
     missing: list[str] = []
@@ -96,7 +96,7 @@ def measure(compiled: CompiledStudy) -> Measured:
     numbers = _documents(kept)
     rows = [row for one in kept for row in _rows(compiled, one, one.end, numbers)]
     before = list(_before(compiled, kept, windows, numbers))
-    return Measured(
+    return ArmEvidence(
         evidence=Evidence((*before, *rows)),
         missing=tuple(missing),
         set_aside=tuple(set_aside),
@@ -239,7 +239,7 @@ def _earlier(
         yield position, Evidence((*before, *rows))
 
 
-def read_digests(compiled: CompiledStudy, measured: Measured) -> dict[str, str]:
+def read_digests(compiled: CompiledStudy, measured: ArmEvidence) -> dict[str, str]:
     """What a decision rests on, for its record: the plan that trained each arm, and the text that each source is."""
     runs = f"runs/{compiled.study.size}"
     plans = {f"{runs}/{address}/plan.json": fingerprint for address, fingerprint in sorted(measured.plans.items())}
