@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from curriculum.report.tables import ProjectTables
+    from curriculum.report.notebook import ProjectTables
 
 __all__ = ["open"]
 
 
 def open(folder: str | Path = ".") -> ProjectTables:
-    """The project in `folder`, or around it, as tables for a notebook: see `curriculum.report.tables`."""
-    from curriculum.report.tables import ProjectTables
+    """The project in `folder`, or around it, as tables for a notebook: see `curriculum.report.notebook`."""
+    from curriculum.report.notebook import ProjectTables
 
     return ProjectTables(folder)

@@ -167,7 +167,7 @@ def _run_study(request: RunRequest, name: str, *, dry_run: bool) -> None:
         _show_results(request, name, results)
         shared, own = (now - then for now, then in zip(execution_study.training_seconds(study), before, strict=True))
         if trained := shared + own:
-            # what arms share is trained once and alone, by the whole machine
+            # what all arms share is trained once and alone, by the whole machine
             overhead = seconds / (shared + own / count) - 1
             spent = f"{count} worker{'s' * (count > 1)} {show_seconds(seconds)}"
             print(f"steps of training took {show_seconds(trained)}, {spent}: overhead {overhead:.0%}")

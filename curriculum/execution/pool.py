@@ -1,7 +1,8 @@
-"""Runs several lineages with few workers: the stages that some of them share first, each once, then the rest.
+"""Runs several lineages with few workers: the stages that they share first, each once, then the rest.
 
-A shared stage is trained as `run` trains it. What remains of each lineage is trained by the next worker that is free: a
-thread that supervises one training process at a time. A lineage that fails is set aside and the others go on.
+A stage that all share is trained as `run` trains it. Everything else is trained by the next worker that is free, a
+thread that supervises one training process at a time: a stage that some lineages share before theirs, and beside those
+of others. A lineage that fails is set aside and the others go on.
 """
 
 from __future__ import annotations
@@ -136,14 +137,19 @@ def outline(requests: Sequence[RunRequest]) -> Iterator[str]:
         return
     machine = workers(requests[0])
     lineages = {request.name: (request, checked(request).compiled) for request in requests}
-    shared: set[str] = set()
-    for node in stage_tree([compiled for _, compiled in lineages.values()], list(lineages)).values():
-        if len(node.left_at) > 1:
-            shared.add(node.stage.name)
-            through = node.left_at if len(node.left_at) <= NAMED else [*[*node.left_at][: NAMED - 1], "…"]
-            yield f"{_remaining(requests[0], node.lineage, node.stage)}, once for {', '.join(through)}"
+    tree = stage_tree([compiled for _, compiled in lineages.values()], list(lineages))
+    shared = {name: node for name, node in tree.items() if len(node.left_at) > 1}
+    alone = {name for name, node in shared.items() if _is_alone(node, len(lineages), machine)}
+
+    def once(name: str) -> str:
+        node = shared[name]
+        through = node.left_at if len(node.left_at) <= NAMED else [*[*node.left_at][: NAMED - 1], "…"]
+        return f"{_remaining(requests[0], node.lineage, node.stage)}, once for {', '.join(through)}"
+
+    yield from (once(name) for name in shared if name in alone)
     threads = f"{machine[0].threads} thread{'' if machine[0].threads == 1 else 's'}"
     yield f"then {len(machine)} at a time, each with {threads}" + (" and a GPU" if machine[0].devices else "") + ":"
+    yield from (f"  {once(name)}" for name in shared if name not in alone)
     for name, (request, compiled) in lineages.items():
         own = [_remaining(request, compiled, stage) for stage in compiled.stages if stage.name not in shared]
         yield f"  {name}: {'; '.join(own) or 'nothing of its own'}"
@@ -192,13 +198,18 @@ class _Pool:
         self.listener = lineages[0].request.listener
         self.shown, self.taking, self.averaging = threading.Lock(), threading.Lock(), threading.Lock()
         self.waiting: list[_Lineage] = []
+        self.waiting_shared: list[TreeStage] = []
+        self.training: list[TreeStage] = []
         self.workers = 1
         tree = stage_tree([lineage.compiled for lineage in lineages], list(self.lineages)).values()
         self.shared = [node for node in tree if len(node.left_at) > 1]
 
     def run(self, machine: Sequence[Worker]) -> None:
         for node in self.shared:
-            self._train_shared(node)
+            if _is_alone(node, len(self.lineages), machine):
+                self._train_shared(node)
+            else:
+                self.waiting_shared.append(node)
         self.waiting.extend(lineage for lineage in self.lineages.values() if lineage.state is None)
         self.workers = len(machine)
         with ThreadPoolExecutor(len(machine), thread_name_prefix="worker") as executor:
@@ -220,24 +231,36 @@ class _Pool:
             self.stop.requested = True
             raise
 
-    def _train_shared(self, node: TreeStage) -> None:
+    def _train_shared(self, node: TreeStage, worker: Worker | None = None, listener: Listener | None = None) -> None:
+        """Train a stage for all that go through it: a worker's, or by the whole machine."""
         # those that were set aside, here or by an earlier stage that failed, need it no more
         through = [one for one in map(self.lineages.__getitem__, node.left_at) if one.state is None]
         if not through or all(is_ended_arm(lineage.request, lineage.compiled) for lineage in through):
             return
         stages = {id(one): next(s for s in one.compiled.stages if s.name == node.stage.name) for one in through}
         furthest = max(through, key=lambda one: stages[id(one)].stop)
-        with _set_aside(through, furthest.request.listener):
+        request = furthest.request
+        if worker is not None and listener is not None:
+            request = replace(request, threads=worker.threads, devices=worker.devices, listener=listener)
+        with _set_aside(through, request.listener):
             stage = stages[id(furthest)]
-            if not self._train_stage(furthest, furthest.request, stage):
+            if not self._train_stage(furthest, request, stage):
                 for each in through:
                     each.ended(STOPPED)
 
     def _work(self, worker: Worker) -> None:
-        """Train what remains of one lineage after another; lineages of seconds begin together, in one process."""
+        """Train what remains of one lineage after another; lineages of seconds begin together, in one process.
+
+        Stages that some lineages share come first, since these wait for them.
+        """
         listener = _FromThread(self.listener, self.shown, self.abandoned)
         try:
             while taken := self._take():
+                if isinstance(taken, TreeStage):
+                    self._train_shared(taken, worker, listener)
+                    with self.taking:
+                        self.training.remove(taken)
+                    continue
                 requests = [
                     replace(each.request, threads=worker.threads, devices=worker.devices, listener=listener)
                     for each in taken
@@ -252,14 +275,29 @@ class _Pool:
             self.stop.requested = True
             raise
 
-    def _take(self) -> list[_Lineage]:
-        """The next lineages for a worker: as many as keep it busy for `BUSY_SECONDS`, and at most half of its share.
+    def _take(self) -> TreeStage | list[_Lineage]:
+        """The next for a worker: a shared stage, or lineages, as many as keep it busy for `BUSY_SECONDS`.
 
-        Those that average checkpoints come once these are trained; while all that remain do, this waits.
+        It gets at most half of its share of them. Those that go through a shared stage come once that is trained, and
+        those that average checkpoints once these are; while all that remain wait, this does.
         """
         while not self.stop:
             with self.taking:
-                ready = [lineage for lineage in self.waiting if not self._awaits_members(lineage)]
+                untrained = {node.stage.name for node in (*self.waiting_shared, *self.training)}
+                for node in self.waiting_shared:
+                    if not untrained & {
+                        stage.name for stage in node.lineage.stages[: node.lineage.stages.index(node.stage)]
+                    }:
+                        self.waiting_shared.remove(node)
+                        self.training.append(node)
+                        return node
+                self.waiting = [lineage for lineage in self.waiting if lineage.state is None]
+                ready = [
+                    lineage
+                    for lineage in self.waiting
+                    if not untrained & {stage.name for stage in lineage.compiled.stages}
+                    and not self._awaits_members(lineage)
+                ]
                 if ready:
                     first, *others = ready
                     share = -(-(len(self.waiting) - 1) // (2 * self.workers))
@@ -338,6 +376,14 @@ class _Pool:
             if not train_members(request, stage, self.stop):
                 return False
         return run_stage(request, lineage.compiled, stage, lineage.texts, self.stop)
+
+
+def _is_alone(node: TreeStage, lineages: int, machine: Sequence[Worker]) -> bool:
+    """Whether a shared stage is trained by the whole machine, since no lineage can be trained beside it.
+
+    That depends on no progress: with other threads its weights would have other bits after an interruption.
+    """
+    return len(node.left_at) == lineages or len(machine) == 1
 
 
 def _seconds(lineage: _Lineage, own: Sequence[CompiledStage]) -> float | None:

@@ -174,15 +174,15 @@ def verify_study(project: Project, name: str, size: str) -> Findings:
 
 
 def training_seconds(study: CompiledStudy) -> tuple[float, float]:
-    """The seconds of all steps of training: of stages that arms share, and of stages of one arm, also of dropped arms.
+    """The seconds of all steps of training: of stages that all arms share, and of the others, also of dropped arms.
 
-    Shared stages are trained alone, the others by all workers at once.
+    The first are trained alone, the others by all workers at once.
     """
     own = study.study.project.runs / study.study.size / study.name
     arms = Counter(
         stage_folder(arm.project, arm.compiled, stage).metrics for arm in study.arms for stage in arm.compiled.stages
     )
-    shared = {path for path, count in arms.items() if count > 1}
+    shared = {path for path, count in arms.items() if count == len(study.arms)}
     single = {*arms, *own.glob("*/metrics.jsonl")} - shared
 
     def seconds(paths: set[Path]) -> float:

@@ -27,7 +27,7 @@ from curriculum.config.init import init
 from curriculum.config.project import Project
 from curriculum.plan.diff.compare import END, TOKENS, compare
 from curriculum.plan.diff.timeline import Span
-from curriculum.report import tables
+from curriculum.report import notebook
 from curriculum.report.svg.held_out import held_out
 
 pytestmark = pytest.mark.processes
@@ -185,7 +185,7 @@ def test_where_a_project_has_one_size_no_command_names_it(tmp_path: Path) -> Non
     assert alone.default_size == "full"
     assert alone.options("full") == ""
     assert json.loads(ask("plan", "v1.1", "--json", cwd=project.root))["size"] == "full"
-    rows = tables.ProjectTables(project.root).plan("v1.1").stages
+    rows = notebook.ProjectTables(project.root).plan("v1.1").stages
     assert [row["ends_at"] for row in rows][-1] == 2_000_000_909_312
 
 

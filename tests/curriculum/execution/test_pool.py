@@ -12,10 +12,10 @@ from pathlib import Path
 
 import commands
 import pytest
-from projects import VARIANT, BuiltOnce, with_files
+from projects import TRUNK, VARIANT, BuiltOnce, with_files
 
 from curriculum.artifacts import checkpoints
-from curriculum.artifacts.stage_folder import StageFolder
+from curriculum.artifacts.stage_folder import StageFolder, attempts_in
 
 FULL = ("--size", "full")
 PAIR = ("twin", "second")
@@ -114,6 +114,55 @@ def test_a_curriculum_that_fails_is_set_aside_and_the_same_command_goes_on_once_
     shard.write_bytes(kept)
     curriculum(project, "run", "twin", "trunk", *FULL)
     assert weights(project, "twin/cooldown") == weights(project, "variant/cooldown")
+
+
+def with_two_trunks(finished: Path, project: Path) -> Path:
+    """`finished` with twin and second of its trained trunk, and far and near of one under another seed."""
+    far = VARIANT.replace("trunk/basic", "other/basic")
+    near = REPLICATE.replace("trunk/basic", "other/basic")
+    files = {
+        "other": TRUNK.replace("seed: 7", "seed: 8"),
+        "far": far,
+        "near": near,
+        "twin": VARIANT,
+        "second": REPLICATE,
+    }
+    return with_files(finished, project, {f"stages/{name}.yaml": text for name, text in files.items()})
+
+
+@pytest.mark.promise("A stage that some of several curricula share is trained beside those that do not wait for it")
+def test_what_some_share_is_trained_once_beside_those_that_do_not_go_through_it(
+    finished: Path, tmp_path: Path, curriculum: Curriculum
+) -> None:
+    project = with_two_trunks(finished, tmp_path / "project")
+    names = ("far", "near", *PAIR)
+    said = curriculum(project, "run", *names, *FULL, "--dry-run").stdout.splitlines()
+    assert said[0] == "then 2 at a time, each with 1 thread:"
+    assert "  other/basic 0 -> 6,144 tokens, once for far, near" in said
+    curriculum(project, "run", *names, *FULL)
+    assert [path.name for path in (project / "runs/full/other/basic/attempts").iterdir()] == ["0001"]
+    trunk_done = folder(project, "other/basic").done.stat().st_mtime
+    jobs = {name: attempts_in(folder(project, f"{name}/continual").attempts)[0].job.stat().st_mtime for name in names}
+    assert min(jobs[name] for name in PAIR) < trunk_done, "they wait for nothing"
+    assert min(jobs["far"], jobs["near"]) >= trunk_done
+    assert weights(project, "twin/cooldown") == weights(project, "variant/cooldown")
+    for name in ("far/cooldown", "near/continual"):
+        assert folder(project, name).done.exists(), name
+
+
+def test_a_stage_that_some_share_and_that_fails_sets_these_aside_and_the_others_end(
+    finished: Path, tmp_path: Path, curriculum: Curriculum
+) -> None:
+    project = with_two_trunks(finished, tmp_path / "project")
+    (project / "runs/full/other/basic").mkdir(parents=True)
+    (project / "runs/full/other/basic/evaluations").write_text("in the way of the folder")
+    failed = curriculum(project, "run", "far", "near", *PAIR, *FULL, check=False)
+    assert failed.returncode == 1
+    for name in ("far", "near"):
+        assert f"{name}: set aside, the others go on: " in failed.stdout
+        assert not folder(project, f"{name}/continual").metrics.exists()
+    assert folder(project, "twin/cooldown").done.exists()
+    assert folder(project, "second/continual").done.exists()
 
 
 def test_an_average_waits_for_the_checkpoints_that_others_train_and_trains_those_that_none_does(

@@ -22,7 +22,7 @@ from curriculum.compiler.resolve import resolve
 from curriculum.config.project import Project
 from curriculum.errors import Drift
 from curriculum.plan.stage import StagePlan
-from curriculum.report import tables
+from curriculum.report import notebook
 from curriculum.runs.accept_change import check_started
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -287,7 +287,7 @@ def test_what_a_step_read_is_told_by_the_plan_that_trained_it_whatever_the_files
     ]
     assert trained[0]["readings_done"] > 0
     assert trained[0] == trained[1]
-    shown = tables.ProjectTables(project)
+    shown = notebook.ProjectTables(project)
     with pytest.warns(UserWarning, match="Shown is what was trained"):
         rows = shown.plan("variant").batch(30)
     assert [row["window"] for row in rows] == [slot["window"] for slot in json.loads(batch)["slots"]]

@@ -13,7 +13,7 @@ from pretend_arms import pretend
 from curriculum.__main__ import main
 from curriculum.config.project import Project
 from curriculum.errors import NotFound, PlanError
-from curriculum.report.tables import ProjectTables
+from curriculum.report.notebook import ProjectTables
 from curriculum.studies.arm import Arm
 from curriculum.studies.arm_evidence import measure
 from curriculum.studies.arms import compile_study

@@ -17,7 +17,7 @@ from curriculum.analysis import batch
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
 from curriculum.errors import CurriculumError, NotFound
-from curriculum.report.tables import PlanTables, ProjectTables
+from curriculum.report.notebook import PlanTables, ProjectTables
 
 FLAT = (str, int, float, bool, type(None))
 
