@@ -7,7 +7,7 @@ from importlib.resources import files
 from typing import Final
 
 # At least 3:1 against the paper, 4.5:1 for lines, whose labels bear their colour; distinguishable with any eyes
-# (tests/curriculum/report/test_style.py measures it).
+# (tests/curriculum/report/svg/test_style.py measures it).
 SOURCES_LIGHT: Final = ("#4177de", "#ba3c13", "#177751", "#73399c", "#9d873a", "#209eba", "#d56ea1", "#6b7280")
 SOURCES_DARK: Final = ("#5686e2", "#d9684a", "#7de899", "#eabafe", "#cba31a", "#56b2c6", "#b1738e", "#9aa4b2")
 LINES_LIGHT: Final = ("#4b5563", "#1965ce", "#a9470f", "#0a4d22", "#612982", "#7d1252")

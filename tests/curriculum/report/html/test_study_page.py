@@ -28,7 +28,7 @@ from curriculum.studies.decision_input import read_input
 from curriculum.studies.evidence import Evidence, TrainingCurve
 from curriculum.studies.verdicts import difference
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 HTML = "{http://www.w3.org/1999/xhtml}"
 SVG = "{http://www.w3.org/2000/svg}"
 CODE, MATH, WEB, CHINESE = "starcoder-python-jupyter", "proof-pile-2", "slimpajama", "skypile"

@@ -36,7 +36,7 @@ def as_rank(rank: int, port: int) -> dict[str, str]:
 
 def two_ranks(attempt: Attempt, *, limit: int) -> list[commands.Started]:
     """Two ranks that hang: rank 0 waits for rank 1, which does not come."""
-    script, port = Path(__file__).parents[1] / "support" / "hung_rank.py", free_port()
+    script, port = Path(__file__).parents[2] / "support" / "hung_rank.py", free_port()
     words = (str(script), str(attempt.path), str(limit))
     return [
         commands.start_python(*words, folder=attempt.path, environment=as_rank(rank, port), out=1, err=2)
