@@ -24,7 +24,7 @@ SHOWN, NOT_SHOWN, CONTRARY, MEASURED, UNKNOWN = "shown", "not shown", "contrary"
 class Claim:
     """One claim and its verdict.
 
-    `verdict` is `shown` when the 95% interval lies wholly on the claimed side of 0, `contrary` when wholly on
+    `verdict` is `shown` when the 95% interval is wholly on the claimed side of 0, `contrary` when wholly on
     the other, `not shown` when it contains 0; `measured` where nothing is claimed, `not measured` without
     figures. `must` tells whether a recipe that works has to show it. Losses are at `first` and `second`, in
     nats a token, `at` the positions of the two; `figure` is their difference, first minus second.

@@ -431,7 +431,7 @@ def _rows_between(lineages: Sequence[Compiled], measured: Set[Point]) -> list[Ro
 
 
 def _kept(project: Project, lineages: Sequence[Compiled]) -> set[Point]:
-    """Where a checkpoint lies that can be measured yet."""
+    """The position of a checkpoint that can be measured yet."""
     return {
         Point(stage.name, kept.position)
         for compiled in lineages

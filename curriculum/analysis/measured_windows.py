@@ -40,7 +40,7 @@ def windows_of(entry: Mapping[str, Any]) -> HeldOutWindows:
 def documents(
     texts: Sequence[PreparedText], measured: Mapping[Point, MeasuredSets]
 ) -> dict[HeldOutWindows, NDArray[np.int64]]:
-    """The document of each window that was measured, where the text lies here as it was then."""
+    """The document of each window that was measured, where the text is here as it was then."""
     texts_of = {source: text for text in texts for source in text.compiled.sources}
     numbers: dict[HeldOutWindows, NDArray[np.int64]] = {}
     for source, entry in ((source, entry) for sets in measured.values() for source, entry in sets.items()):

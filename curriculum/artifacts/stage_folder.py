@@ -141,7 +141,7 @@ class StageFolder:
         for link in (path.parents[1], path.parent, path, *inside):
             if link.is_symlink():
                 raise ConfigError(
-                    f"`{link}` is a symbolic link; what lies inside `runs` is opened without following any",
+                    f"`{link}` is a symbolic link; what is inside `runs` is opened without following any",
                     hint="put the folder itself there; `runs` as a whole may be a link to another disk",
                 )
         return folder

@@ -18,7 +18,7 @@ def kept_positions(project: Project, compiled: CompiledStage, scale: Fraction) -
     """Positions inside the stage, in tokens at this size, that its file keeps, where tasks are measured, or where a
     stage file or a study branches.
 
-    `from: variant@P` keeps the checkpoint of the stage that P lies in, which may be one of the variant's ancestors.
+    `from: variant@P` keeps the checkpoint of the stage that contains P, which may be one of the variant's ancestors.
     """
     plan, name = compiled.plan, compiled.name
     benchmarks = task_positions(plan, compiled.task_every).values()
@@ -27,7 +27,7 @@ def kept_positions(project: Project, compiled: CompiledStage, scale: Fraction) -
         stage = next((stage for stage in stages if stage.name == name), None)
         if stage is None or (stage.cut is not None and stage.cut < point):
             continue  # the lineage does not contain this stage, or leaves it before P
-        # The step boundary at or past P may be the end of a stage whose declared end lies before P.
+        # The step boundary at or past P may be the end of a stage whose declared end is before P.
         position = boundary(plan, math.ceil(point * scale))
         if plan.start < position <= plan.end:
             positions.add(position)

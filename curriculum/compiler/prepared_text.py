@@ -34,7 +34,7 @@ class PreparedText:
     """A snapshot of the text and the tokenizer that a curriculum reads, and its plans for them.
 
     Each dataset is looked up once. Whatever prepares text takes a new snapshot of the same curriculum. Given a list of
-    `faults`, what is damaged is told there and counts as not prepared; else it is an error.
+    `faults`, what is damaged is added there and counts as not prepared; else it is an error.
     """
 
     def __init__(self, curriculum: ResolvedCurriculum, *, faults: list[CurriculumError] | None = None) -> None:

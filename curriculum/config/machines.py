@@ -108,7 +108,7 @@ class MachineEntry(Entry):
         description="Seconds the first of several nodes waits for the others to come, on Slurm for a step on all.",
     )
     slurm: SlurmEntry | None = Field(
-        default=None, description="With `launcher: slurm`, what `sbatch` is told, as in `{partition: gpu}`."
+        default=None, description="With `launcher: slurm`, further options of `sbatch`, as in `{partition: gpu}`."
     )
     kubernetes: KubernetesEntry | None = Field(
         default=None,

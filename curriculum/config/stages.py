@@ -204,7 +204,7 @@ class ModelNumbers(ModelOverride):
     def _windows_fit(self) -> Self:
         if self.full_attention is not None and self.sliding_window is None:
             hint = "add `sliding_window: 4096`, which limits the other layers, or remove it"
-            raise Refusal("has no meaning without `sliding_window`", hint, "full_attention")
+            raise Refusal("needs `sliding_window`", hint, "full_attention")
         return self
 
 

@@ -42,7 +42,7 @@ LARGEST_TOTAL: Final = 2**31 - 1
 """Of the integer weights of a tree, and of the sequences of a ramp: beyond it the products leave int64."""
 
 LARGEST_INDEX: Final = 2**62
-"""No sequence lies beyond this index; at 2,048 tokens each that is 9.4e21 tokens."""
+"""No sequence is beyond this index; at 2,048 tokens each that is 9.4e21 tokens."""
 
 _INDEX = "a sequence's index"
 _ORDINAL = "an ordinal"

@@ -86,7 +86,7 @@ def check_points(points: Sequence[Point]) -> None:
             )
     for first, last in zip(points, points[2:], strict=False):
         if first.at == last.at:
-            raise ValueError(f"three points are at {first.at:,} tokens: two are a jump, the third has no meaning")
+            raise ValueError(f"three points are at {first.at:,} tokens: two are a jump, a third is one too many")
 
 
 def pieces_through(points: Sequence[Point]) -> tuple[Piece, ...]:

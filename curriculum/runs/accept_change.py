@@ -52,7 +52,7 @@ def _refusal(project: Project, compiled: Compiled, drift: PlanDrift, saved: int)
         for number, entry in enumerate(sorted(moved, key=lambda e: -abs(e.difference))[:3])
     )
     if drift.ahead:
-        hint = "the change lies ahead of the last checkpoint: `--accept-change` resumes with it and keeps the old plan"
+        hint = "the change is ahead of the last checkpoint: `--accept-change` resumes with it and keeps the old plan"
     else:
         hint = _way_out(compiled, drift, stage_folder(project, compiled, stage), first.same_until)
     return Drift(

@@ -5,7 +5,7 @@
 
     stage = join()    # in a process that `curriculum run` started to train a stage: docs/job-json.md
 
-Needs only numpy. May import what lies below `compiler`.
+Needs only numpy. May import what is below `compiler`.
 """
 
 from curriculum.stream.batch import Batch, witness

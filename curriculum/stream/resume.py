@@ -1,4 +1,4 @@
-"""What a launch of a stage resumes from: decided once by whoever launches, checked by the trainer before it loads."""
+"""What a launch of a stage resumes from: decided once by the launcher, checked by the trainer before it loads."""
 
 from __future__ import annotations
 

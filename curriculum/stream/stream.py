@@ -188,9 +188,9 @@ class Stream:
     ) -> Generator[Batch, None, None]:
         """The steps from `start` up to, not including, `stop`, in order, in micro-batches of `micro_batch` sequences.
 
-        To resume is to begin at another `start`. A thread reads ahead unless told otherwise. `groups`, by batch, is
-        into how many groups of neighbouring slots a step is cut; a rank then takes every `world_size`-th of them and
-        not one contiguous part. PlanError, before anything is read, where a step's batch does not divide.
+        To resume is to begin at another `start`. With `read_ahead` a thread reads. `groups`, by batch, is into how
+        many groups of neighbouring slots a step is cut; a rank then takes every `world_size`-th of them and not one
+        contiguous part. PlanError, before anything is read, where a step's batch does not divide.
         """
         start, stop = self.first_step if start is None else start, self.last_step if stop is None else stop
         if not self.first_step <= start <= stop <= self.last_step:

@@ -205,7 +205,7 @@ class OrderedPair:
 class ScheduleOrder:
     """Schedules from the lowest predicted end up, and how sure the order of each pair is.
 
-    No loss is told: the laws order schedules well, and misjudge by how much one is better by a factor of 2 to 3.5.
+    No loss is predicted: the laws order schedules well, and misjudge by how much one is better by a factor of 2 to 3.5.
     """
 
     names: tuple[str, ...]

@@ -39,7 +39,7 @@ def question_of_schedules(
         )
     for source in file.goal.keep:
         raise PlanError(
-            f"`keep` limits `{source}`: no loss is told of a schedule that was not trained",
+            f"`keep` limits `{source}`: no loss is predicted of a schedule that was not trained",
             place=document.key_place(("goal", "keep", source)),
             hint="leave `keep` out; only the order of `lower` is forecast",
         )

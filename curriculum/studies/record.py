@@ -16,7 +16,7 @@ from curriculum.studies.evidence import Evidence, Row
 
 FORMAT = 1
 METHOD = 3
-"""Raised when a version answers otherwise from the same evidence: that is no fault of an earlier record.
+"""Raised when a version answers differently from the same evidence: that is no fault of an earlier record.
 
 2: intervals of shares allow for the ridge of the laws. 3: they are symmetric; losses outside the goal are named.
 """

@@ -81,7 +81,7 @@ def _position(stage: CompiledStage, metrics: Path) -> int:
 
 
 def _change(first: CompiledStage, stage: CompiledStage, plan: StagePlan) -> str | None:
-    """What differs from the root, so that a loss there is not told by the rates alone."""
+    """What differs from the root, so that the rates alone do not predict a loss there."""
     root = first.plan
     if plan.average:
         return "weights are averaged: the loss"

@@ -47,7 +47,7 @@ def check_record(project: Project, study: str, size: str, kept: Record) -> str:
     if "files" in differing:
         return "of the text as it was; it was prepared again since"
     if kept.method != record.METHOD:
-        return f"by method {kept.method}; this version decides by method {record.METHOD}, which answers otherwise"
+        return f"by method {kept.method}; this version decides by method {record.METHOD}, which answers differently"
     raise _refused(kept, "is another than the same evidence gives now")
 
 
@@ -65,5 +65,5 @@ def _refused(kept: Record, why: str) -> DataError:
     return DataError(
         f"the decision `{kept.path}` {why}",
         hint="`curriculum verify` names files that were changed; "
-        f"`curriculum decide {kept.content['study']}` decides anew",
+        f"`curriculum decide {kept.content['study']}` decides again",
     )

@@ -182,7 +182,7 @@ class Saver:
 
 
 def _write(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write this rank's file, which appears when it is durable and its digest lies beside it."""
+    """Write this rank's file, which appears when it is durable and its digest is beside it."""
     unfinished = path.with_name(f".{path.name}")
     digest = rank_file.write(unfinished, tensors)
     path.with_name(f"{path.name}{DIGEST}").write_text(digest)

@@ -92,7 +92,7 @@ def sdpa(
 def sdpa_flash(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, documents: Documents | None = None, window: int | None = None
 ) -> torch.Tensor:
-    """torch's own FlashAttention-2 only: torch prefers cuDNN on Hopper otherwise."""
+    """torch's own FlashAttention-2 only: else torch prefers cuDNN on Hopper."""
     with sdpa_kernel(SDPBackend.FLASH_ATTENTION):
         return sdpa(q, k, v, documents, window)
 

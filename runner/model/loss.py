@@ -94,7 +94,7 @@ class _Loss(torch.autograd.Function):
                 weight_gradient.addmm_(gradient.T, hidden[rows])
             else:
                 weight_gradient += gradient.T @ hidden[rows]
-            del gradient  # else it lies beside the next chunk's logits
+            del gradient  # else it is in memory with the next chunk's logits
         ctx.save_for_backward(hidden_gradient, weight_gradient)
         ctx.mark_non_differentiable(losses)
         return losses.sum() + z_loss * squares if z_loss else losses.sum(), losses

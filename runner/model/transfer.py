@@ -8,7 +8,7 @@ import torch
 
 
 def to_device(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """`tensor`, which lies on the CPU, on `device`: to a GPU through pinned memory, without waiting for the copy."""
+    """`tensor`, which is on the CPU, on `device`: to a GPU through pinned memory, without waiting for the copy."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 

@@ -229,7 +229,7 @@ def start(
     config: Mapping[str, Any],
     first: bool,
 ) -> Trackers:
-    """Open the trackers of a stage's run; call it before what lies past `resumed_at` is cut from its records.
+    """Open the trackers of a stage's run; call it before what is past `resumed_at` is cut from its records.
 
     In the `first` attempt, losses that are recorded already are those of the parent at the stage's start.
     """

@@ -103,7 +103,7 @@ def sharded(model: nn.Module) -> Iterator[FSDPModule]:
 def micro_batch(model: Transformer, *, last: bool, exchange: bool | None = None) -> Iterator[None]:
     """Exchange gradients once, in a step's last micro-batch; until then the weights stay unsharded.
 
-    `exchange` overrides that for sums that are exchanged group by group, and `apply` what it was told of the model.
+    `exchange` overrides that for sums that are exchanged group by group, and `apply` what it learnt of the model.
     """
     if isinstance(model, FSDPModule):
         exchange = model.exchanges_often or (last if exchange is None else exchange)

@@ -79,7 +79,7 @@ class SourceEncoder:
         return self._keep(self._choose())
 
     def for_task(self, choice: EncoderChoice, *, threads: bool) -> Encoder:
-        """An encoder for a task, checked anew; tasks that one thread runs share what it has learnt.
+        """An encoder for a task, checked again; tasks that one thread runs share what it has learnt.
 
         Threads do not share one: they would wait for each other.
         """

@@ -53,7 +53,7 @@ class Grace:
             timing.write(Attempt(Path(self._job.attempt_folder)), times)
 
     def insufficient(self, stop: StopFlag) -> str | None:
-        """Why a save begun now could not end in time, on every rank; None when it can, or no grace is known."""
+        """Why a save that starts now could not end in time, on every rank; None when it can, or no grace is known."""
         grace = self._job.machine.grace
         if grace is None:
             return None

@@ -195,7 +195,7 @@ def test_what_is_no_length_is_refused(text: Any) -> None:
         *[(text, None) for text in ("40000", "1,2,3", "40, 000", "a,b", ",1", "1,", "40,0000,000")],
     ],
 )
-def test_a_number_with_commas_is_told_how_it_is_written(text: str, way: str | None) -> None:
+def test_a_number_with_commas_is_refused_with_how_it_is_written(text: str, way: str | None) -> None:
     assert without_commas(text) == way
 
 
@@ -216,7 +216,7 @@ def test_a_number_with_commas_is_told_how_it_is_written(text: str, way: str | No
         ("some tokens", None),
     ],
 )
-def test_what_is_almost_a_length_is_told_the_length_it_may_mean(text: str, near: str | None) -> None:
+def test_what_is_almost_a_length_is_refused_with_the_length_it_may_mean(text: str, near: str | None) -> None:
     assert nearest_length(text, ("sequences", "tokens")) == near
 
 

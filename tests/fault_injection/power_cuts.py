@@ -207,7 +207,7 @@ def cut(protocol: Protocol, case: Case, *, again: bool = True) -> Iterator[str]:
             )
 
 
-def _begun(protocol: Protocol, case: Case) -> None:
+def _start(protocol: Protocol, case: Case) -> None:
     _fresh(case.folder / "start")
     protocol.before(case.folder / "start")
 
@@ -225,7 +225,7 @@ def power_cuts(case: Case, tally: Tally) -> None:
     for protocol in PROTOCOLS:
         if case.size == "smoke" and protocol.costly and protocol.name != "a checkpoint saved":
             continue
-        _begun(protocol, case)
+        _start(protocol, case)
         for wrong in cut(protocol, case):
             tally.trial(wrong, not wrong)
     tally.notes["protocols"] = len(PROTOCOLS)
@@ -240,7 +240,7 @@ def mutants(case: Case, tally: Tally) -> None:
             continue
         if protocol.costly:
             looked_at(protocol, case.folder)  # what is remembered of the right one is made before the mutant
-        _begun(protocol, case)
+        _start(protocol, case)
         with mutated(module, (old, new)):
             caught = next((wrong for wrong in cut(protocol, case, again=False) if wrong), "")
         tally.trial(f"not noticed: {name}", bool(caught))

@@ -199,6 +199,6 @@ def fit_without_ranks(plan: Stream) -> None:
 
 
 @pytest.mark.holds("ranks that were not told apart are refused")
-def test_ranks_that_were_not_told_apart_are_refused(variant: Stream) -> None:
+def test_ranks_that_were_not_distinguished_are_refused(variant: Stream) -> None:
     for said in on_ranks(forgotten, variant):
         assert said.startswith("there are 2 ranks"), said

@@ -1,7 +1,7 @@
 """What a Hugging Face directory of a model holds, checked before it is used. No tensors here.
 
 A directory is refused, by name, for whatever would run code when it is opened and for whatever our model would
-compute otherwise.
+compute differently.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Directory:
 
     @property
     def unread(self) -> tuple[str, ...]:
-        """What to tell of its configuration: keys that nobody reads, and what our training does not do."""
+        """Notes on its configuration: keys that no class reads, and what our training does not do."""
         kind = str(self.config["model_type"])
         lines = []
         for key in keys.unread(kind, self.config):

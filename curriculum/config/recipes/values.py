@@ -1,4 +1,4 @@
-"""Foreign YAML and JSON files of one run: values by path, read from all of them, and what nobody has read."""
+"""Foreign YAML and JSON files of one run: values by path, read from all of them, and what no reader has taken."""
 
 from __future__ import annotations
 

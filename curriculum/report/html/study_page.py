@@ -134,7 +134,9 @@ def _order(data: StudyData) -> str:
         markup.table("The order of each pair", ("ends lower", "than", "#confidence", "verdict"), rows),
         *(markup.paragraph(f"{note}.", "note") for note in data.decision.notes),
     ]
-    lead = "Schedules that were not trained, from the lowest predicted end up. No loss is told: the laws only order."
+    lead = (
+        "Schedules that were not trained, from the lowest predicted end up. No loss is predicted: the laws only order."
+    )
     return markup.section("order", "The order", lead, parts)
 
 

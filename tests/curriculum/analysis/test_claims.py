@@ -56,7 +56,7 @@ def with_losses(filled: Path, losses: dict[str, dict[str, float]], *names: str) 
     ("prose", "verdict", "kept"),
     [(5.0, claims.SHOWN, True), (1.0, claims.CONTRARY, False), (3.0, claims.NOT_SHOWN, False)],
 )
-def test_a_mark_is_kept_only_when_its_interval_lies_on_the_claimed_side(
+def test_a_mark_is_kept_only_when_its_interval_is_on_the_claimed_side(
     filled: Path, prose: float, verdict: str, kept: bool
 ) -> None:
     found = claims.check_claims(

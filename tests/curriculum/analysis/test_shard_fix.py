@@ -9,7 +9,7 @@ from curriculum.compiler.compile import compile_curriculum
 from curriculum.config.project import Project
 
 
-def test_the_mixture_to_edit_is_named_where_it_lies(small_project: Path) -> None:
+def test_the_mixture_to_edit_is_named_where_it_is(small_project: Path) -> None:
     for folder in ("mixtures", "mixtures/recipes"):
         (small_project / folder).mkdir(exist_ok=True)
         if folder != "mixtures":

@@ -196,8 +196,8 @@ def test_a_place_is_found_in_json_of_one_line_with_escapes_and_keys_written_twic
         assert place is None or (place.line, place.column) == (1, 1)
 
 
-@pytest.mark.promise("A key of a `config.json` that neither transformers nor we read is told, with its line")
-def test_a_key_that_nobody_reads_is_told_with_its_line_and_the_key_that_it_resembles(folder: Path) -> None:
+@pytest.mark.promise("A key of a `config.json` that neither transformers nor we read is reported, with its line")
+def test_a_key_that_is_not_read_is_reported_with_its_line_and_the_key_that_it_resembles(folder: Path) -> None:
     assert huggingface.read(folder).unread == ()
     change(folder, rope_thetta=3.0, qk_clip=True, no_such=None, never=False, attention_dropout=0.1)
     told = huggingface.read(folder).unread

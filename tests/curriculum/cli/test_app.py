@@ -189,7 +189,7 @@ def test_where_a_project_has_one_size_no_command_names_it(tmp_path: Path) -> Non
     assert [row["ends_at"] for row in rows][-1] == 2_000_000_909_312
 
 
-def test_init_schema_writes_the_schemas_of_a_project_anew_and_nothing_else(tmp_path: Path) -> None:
+def test_init_schema_writes_the_schemas_of_a_project_again_and_nothing_else(tmp_path: Path) -> None:
     project = shipped(tmp_path / "mine").root
     (project / ".schema" / "stages.json").write_text("old")
     (project / ".schema" / "sizes.json").unlink()

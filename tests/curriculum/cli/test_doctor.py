@@ -42,7 +42,7 @@ def test_processes_of_torchrun_are_started_and_counted(small_project: Path, curr
 
 
 @pytest.mark.promise("`doctor` reports what this machine can run, and why it cannot run the rest")
-def test_a_machine_that_cannot_be_served_is_told_with_every_reason_and_exit_code_two(
+def test_a_machine_that_cannot_be_served_is_reported_with_every_reason_and_exit_code_two(
     small_project: Path, curriculum: Curriculum
 ) -> None:
     (small_project / "machines.yaml").write_text(MACHINES)

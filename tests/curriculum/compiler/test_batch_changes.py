@@ -341,7 +341,7 @@ def test_windows_of_another_length_leave_the_scaled_rate_as_it_is(tmp_path: Path
     assert StagePlan.from_json(longest.to_json()) == longest
 
 
-def test_a_second_growth_may_not_begin_its_exponent_anew_where_the_rate_is_scaled(tmp_path: Path) -> None:
+def test_a_second_growth_may_not_begin_its_exponent_again_where_the_rate_is_scaled(tmp_path: Path) -> None:
     more = "  - {name: more, until: 6000 tokens, batch: {from: 16 sequences, at: {5000 tokens: 32 sequences}%s}}\n"
     project = lineages.project_of({"stages/root.yaml": HEAD + SCALED + more % ", rate_exponent: 0.5"}, tmp_path)
     with pytest.raises(PlanError, match="multiplies the rate by 2 here"):

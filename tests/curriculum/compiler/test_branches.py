@@ -125,7 +125,7 @@ def test_restarted_positions_begin_each_source_s_next_pass(write: Write) -> None
     assert after.item[0] == trunk.plan.items(trunk.plan.sequences)["slimpajama"]
 
 
-def test_another_sequence_length_with_restarted_positions_cuts_windows_anew(write: Write) -> None:
+def test_another_sequence_length_with_restarted_positions_cuts_windows_again(write: Write) -> None:
     project = write(
         branch("  - {name: a, tokens: 100B, sequence_length: 4096, batch: 448 sequences, positions: restart}\n")
     )
@@ -135,7 +135,7 @@ def test_another_sequence_length_with_restarted_positions_cuts_windows_anew(writ
     assert trunk.plan.sources["slimpajama"].segments[-1].windows == 659 * B // 2048
 
 
-def test_a_source_that_was_left_behind_is_cut_anew_with_the_others(write: Write) -> None:
+def test_a_source_that_was_left_behind_is_cut_again_with_the_others(write: Write) -> None:
     project = write(
         branch(
             "  - {name: a, tokens: 20B, mixture: other, sequence_length: 4096, "

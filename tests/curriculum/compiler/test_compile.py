@@ -344,7 +344,7 @@ def test_a_plan_that_was_changed_by_hand_is_refused(
         StagePlan.load(path)
 
 
-def test_history_does_not_change_with_what_lies_ahead(write: Write) -> None:
+def test_history_does_not_change_with_what_is_ahead(write: Write) -> None:
     base = "  - {name: a, until: %s, mixture: math-code, ramp: 60B%s}\n"
     old = compile_curriculum(write(branch(base % ("1.7T", ""))), "mine", "rehearsal").stages[1].plan
     longer = compile_curriculum(write(branch(base % ("1.8T", ""))), "mine", "rehearsal").stages[1].plan

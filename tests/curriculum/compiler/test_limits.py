@@ -208,7 +208,7 @@ def test_weights_finer_than_the_largest_total_are_rounded_and_the_plan_says_so()
 # --- positions that someone branches from ----------------------------------------------------------------
 
 
-def test_a_position_named_through_a_variant_is_kept_in_the_ancestor_s_stage_that_it_lies_in() -> None:
+def test_a_position_named_through_a_variant_is_kept_in_the_ancestor_s_stage_that_contains_it() -> None:
     project = lineages.project_of(
         {
             "stages/mine.yaml": "from: root@1500\nstages:\n  - {name: a, until: 3000, mixture: other}\n",

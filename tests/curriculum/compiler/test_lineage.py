@@ -139,7 +139,7 @@ def test_tokens_are_counted_from_the_declared_end_of_what_comes_before(write: Wr
     ]
 
 
-def test_a_branch_at_a_position_cuts_the_stage_it_lies_in(write: Write) -> None:
+def test_a_branch_at_a_position_cuts_the_stage_that_contains_it(write: Write) -> None:
     project = write(mine="from: v1.1@1.2T\nstages:\n  - {name: a, tokens: 100B}\n")
     trunk, own = lineage(project, "mine")
     assert (trunk.setting.stage, trunk.cut) == ("basic", 1_200 * 10**9)

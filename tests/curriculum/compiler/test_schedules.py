@@ -166,7 +166,7 @@ def test_branch_writes_one_stage_in_which_the_rate_falls(project: Project) -> No
     assert again.compiled.stages[-1].plan.learning_rate.min == 0
 
 
-def test_a_schedule_that_ends_inside_its_last_fall_is_told(project: Project) -> None:
+def test_a_schedule_that_ends_inside_its_last_fall_is_reported(project: Project) -> None:
     stage = planned(
         project, "{shape: points, points: [{at: 1B, rate: 4e-4}, {at: 90B, rate: 4e-4}, {at: 200B, rate: 0}]}"
     )

@@ -166,7 +166,7 @@ def test_what_fails_takes_no_other_task_with_it_and_stops_no_run(
         (("variant", "--tasks", "verse", "--tasks-from", "nowhere"), "`nowhere` is not a directory"),
     ],
 )
-def test_what_cannot_be_measured_is_told_before_anything_starts(
+def test_what_cannot_be_measured_is_reported_before_anything_starts(
     project: Path,
     words: tuple[str, ...],
     what: str,

@@ -106,8 +106,8 @@ def test_an_import_states_neither_model_nor_tokenizer_and_is_planned_before_it_i
     assert not (drafted / "data").exists()
 
 
-@pytest.mark.promise("A key of a `config.json` that neither transformers nor we read is told, with its line")
-def test_a_plan_tells_a_key_of_the_directory_that_nobody_reads(drafted: Path, tmp_path: Path) -> None:
+@pytest.mark.promise("A key of a `config.json` that neither transformers nor we read is reported, with its line")
+def test_a_plan_reports_a_key_of_the_directory_that_is_not_read(drafted: Path, tmp_path: Path) -> None:
     project = Path(shutil.copytree(drafted, tmp_path / "project"))
     config = json.loads((project / "tiny/config.json").read_text())
     (project / "tiny/config.json").write_text(json.dumps({"qk_clip": 100.0, **config}, indent=1))
@@ -206,7 +206,9 @@ def test_an_export_of_what_was_trained_computes_our_logits_in_transformers(finis
     assert tokens == texts.loaded_tokenizer.encode(text)
 
 
-def test_an_export_keeps_the_directory_s_dtype_and_files_unless_told_otherwise(finished: Path, tmp_path: Path) -> None:
+def test_an_export_keeps_the_directory_s_dtype_and_files_unless_another_is_asked_for(
+    finished: Path, tmp_path: Path
+) -> None:
     said = command(finished, "export", "mine", "--to", str(tmp_path / "out"), *FULL)
     assert "mine in bfloat16" in said
     for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
@@ -277,7 +279,7 @@ def test_killed_and_run_again_an_import_ends_with_the_same_bits(finished: Path, 
 
 
 @pytest.mark.promise("Other bytes under an import's path are detected when a run has started from it")
-def test_other_bytes_under_the_same_path_are_told_apart_from_a_run_that_has_begun(
+def test_other_bytes_under_the_same_path_are_distinguished_from_a_run_that_has_started(
     copy: Path, curriculum: Curriculum
 ) -> None:
     first = next(path for path in sorted((copy / "tiny").glob("*.safetensors")))

@@ -68,7 +68,7 @@ def test_the_lineage_has_every_stage_with_its_steps_tokens_batch_and_rate(projec
     ]
 
 
-def test_what_was_read_is_told_per_source_and_stage_as_asked_and_as_got(project: Project) -> None:
+def test_what_was_read_is_reported_per_source_and_stage_as_asked_and_as_got(project: Project) -> None:
     cells = row(written(project), "v1.1-math-code/continual", "starcoder-python-jupyter")
     assert cells[2] == "15.00%"
     assert cells[3] == "14.87%"
@@ -112,7 +112,7 @@ def test_no_text_of_the_project_breaks_a_table(project: Project) -> None:
     assert "a \\| b &lt;img> c" in text
 
 
-def test_imported_weights_that_nobody_trained_are_called_that(project: Project) -> None:
+def test_imported_weights_that_were_not_trained_here_are_called_that(project: Project) -> None:
     imported = {"name": "tiny", "digest": "d" * 64, "model": {"max_position_embeddings": 7777}}
     imported["config"] = {"model_type": "qwen3"}
     text = written(project, position=0, imported=imported)

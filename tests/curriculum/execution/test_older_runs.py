@@ -18,7 +18,7 @@ from runner.monitor import hardware
 pytestmark = pytest.mark.processes
 
 FULL = ("--size", "full")
-BEGUN = Path(__file__).parents[2] / "fixtures/run-of-64ec017.tar.xz"
+OLDER_RUN = Path(__file__).parents[2] / "fixtures/run-of-64ec017.tar.xz"
 """`runs/` and `data/` of `TRUNK` with a smaller model, stopped by Ctrl-C at 2,048 of 12,288 tokens."""
 WEIGHTS = {
     "basic": "da52cc412f14ae51b785220d86ec76d346c235c1804d96b71aaf2b2468cbfaac",
@@ -37,7 +37,7 @@ SMALLER = {
 @pytest.fixture(scope="module")
 def recorded() -> dict[str, Any]:
     """The environment in which the run was started."""
-    with tarfile.open(BEGUN) as archive:
+    with tarfile.open(OLDER_RUN) as archive:
         file = archive.extractfile("runs/full/trunk/basic/attempts/0001/environment.json")
         assert file is not None
         value: dict[str, Any] = json.load(file)
@@ -62,7 +62,7 @@ def continued(tmp_path_factory: pytest.TempPathFactory, recorded: dict[str, Any]
         trunk = trunk.replace(larger, smaller)
     (project / "stages/trunk.yaml").write_text(trunk)
     (project / "sizes.yaml").write_text("full: {}\n")  # as it was then
-    with tarfile.open(BEGUN) as archive:
+    with tarfile.open(OLDER_RUN) as archive:
         archive.extractall(project, filter="data")
     environment = project / "runs/full/trunk/basic/attempts/0001/environment.json"
     environment.write_text(json.dumps(recorded | here()))

@@ -212,7 +212,9 @@ def test_a_record_of_overlap_that_was_altered_is_counted_again(prepared: Path, c
     assert "documents that `a` holds out" in words(curriculum(prepared, "plan", "trunk", *FULL, check=False))
 
 
-def test_a_curriculum_that_has_begun_to_train_is_told_and_not_refused(project: Path, curriculum: Curriculum) -> None:
+def test_a_curriculum_that_has_started_to_train_is_reported_and_not_refused(
+    project: Path, curriculum: Curriculum
+) -> None:
     write_sources(
         project,
         "a: {read: {folder: texts/prose}, held_out: 40%, tokens: 20k}",

@@ -56,7 +56,7 @@ def test_a_folder_that_is_not_there_is_refused_by_plan_and_by_run_before_anythin
     curriculum(small_project, "plan", "trunk", *FULL)  # the tokenizer is there, and nothing else reads it
 
 
-def test_text_that_lies_on_another_machine_can_be_planned_where_its_tokens_are_declared(
+def test_text_that_is_on_another_machine_can_be_planned_where_its_tokens_are_declared(
     small_project: Path, curriculum: Curriculum
 ) -> None:
     path = small_project / "sources.yaml"
@@ -117,7 +117,7 @@ def test_a_file_that_cannot_be_read_to_its_end_is_refused_at_the_line_of_its_sou
     assert "hint: " in refused.stderr
 
 
-def test_reasons_are_told_in_words_with_the_first_of_each() -> None:
+def test_reasons_are_reported_in_words_with_the_first_of_each() -> None:
     assert describe_unread({}) == ""
     assert describe_unread({"not UTF-8": (1200, "old/1.txt")}) == "1,200 not UTF-8 (the first: old/1.txt)"
 

@@ -230,7 +230,7 @@ def test_batch_shows_the_same_step_before_and_after_it_ran(
 
 
 @pytest.mark.promise("An edited mixture under a started run is refused with the first step it changes")
-def test_an_edited_mixture_under_a_begun_run_is_refused_with_the_first_step_it_changes(
+def test_an_edited_mixture_under_a_started_run_is_refused_with_the_first_step_it_changes(
     finished: Path, curriculum: Curriculum, tmp_path: Path
 ) -> None:
     project = tmp_path / "copy"
@@ -263,7 +263,7 @@ def test_a_checkpoint_with_one_flipped_bit_is_refused_before_use(
 
 
 @pytest.mark.processes
-def test_a_second_start_in_the_same_folder_is_told_who_holds_it(small_project: Path) -> None:
+def test_a_second_start_in_the_same_folder_learns_who_holds_it(small_project: Path) -> None:
     lock = small_project / "lock"
     code = (
         "import time; from pathlib import Path; from curriculum.fs import Lock; "

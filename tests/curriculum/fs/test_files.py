@@ -222,7 +222,7 @@ def holder(tmp_path: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.processes
-def test_a_second_process_is_told_which_process_holds_the_lock(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
+def test_a_second_process_learns_which_process_holds_the_lock(tmp_path: Path, holder: subprocess.Popen[str]) -> None:
     with pytest.raises(Busy, match=rf"the stage folder is held by another process: pid {holder.pid} on ") as refusal:
         fs.Lock(tmp_path / "lock", "the stage folder").acquire()
     assert "no unlocking by hand" in (refusal.value.hint or "")
@@ -257,7 +257,7 @@ def test_waiting_gets_the_lock_once_it_is_let_go(tmp_path: Path) -> None:
     first.release()  # a second time: nothing happens
 
 
-def test_nobody_holds_a_lock_that_was_never_made_and_asking_makes_none(tmp_path: Path) -> None:
+def test_no_process_holds_a_lock_that_was_never_made_and_asking_makes_none(tmp_path: Path) -> None:
     assert fs.lock_holder(tmp_path / "lock") is None
     assert list(tmp_path.iterdir()) == []
 
@@ -310,7 +310,7 @@ def test_a_builder_that_fails_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_of_two_builders_one_is_told_that_the_other_is_at_it(tmp_path: Path) -> None:
+def test_of_two_builders_one_learns_that_the_other_is_at_it(tmp_path: Path) -> None:
     with fs.build_directory(tmp_path / "out"):
         with pytest.raises(Busy, match="is being written by another process"), fs.build_directory(tmp_path / "out"):
             pass

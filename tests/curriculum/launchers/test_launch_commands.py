@@ -67,7 +67,7 @@ def test_nothing_leaves_the_line_of_a_batch_script_that_it_stands_in(value: str)
         slurm.script(slurm.BatchJob(name="n", command=("true",), log=Path("/l")), machine)
 
 
-def test_srun_starts_a_process_for_each_rank_and_each_is_told_what_torchrun_would_tell_it() -> None:
+def test_srun_starts_a_process_for_each_rank_and_each_has_what_torchrun_would_give_it() -> None:
     environment = {"SLURM_JOB_ID": "123456"}
     steps = slurm.SrunLauncher(nodes=2, processes=4, threads=3, join_limit=90, environment=environment)
     words = steps.command(Path("/runs/job.json"))

@@ -244,7 +244,7 @@ def test_a_job_that_slurm_refuses_leaves_those_before_it_and_the_same_command_go
         (None, {"outcome": "stopped"}, "ended", "Slurm job 1 saved and ended"),
     ],
 )
-def test_a_stage_elsewhere_is_told_by_the_queue_and_when_it_is_forgotten_by_its_files(
+def test_a_stage_elsewhere_is_known_by_the_queue_and_when_it_is_forgotten_by_its_files(
     project: Path, pretend: Pretend, line: str | None, outcome: dict[str, str] | None, state: str, message: str
 ) -> None:
     queue(project)
@@ -272,7 +272,7 @@ def test_a_queue_that_does_not_answer_loses_nothing_and_frees_nothing(project: P
     assert not pretend.called("scancel")
 
 
-def test_a_job_that_saved_queues_again_only_while_nobody_else_ends_it(
+def test_a_job_that_saved_queues_again_only_while_nothing_else_ends_it(
     pretend: Pretend, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (pretend.folder / "queue.json").write_text('{"1": "RUNNING|None|n1", "2": "COMPLETING|None|n1"}')
@@ -345,7 +345,7 @@ def test_a_stage_that_asks_for_tasks_is_measured_by_a_small_job_behind_its_own(a
     assert len(pretend.called("sbatch")) == 4
 
 
-def test_the_measuring_goes_behind_a_training_that_was_submitted_anew(asking: Path, pretend: Pretend) -> None:
+def test_the_measuring_goes_behind_a_training_that_was_submitted_again(asking: Path, pretend: Pretend) -> None:
     queue(asking)
     pretend.now("1", "FAILED|NonZeroExitCode|")
     for job in ("2", "3"):

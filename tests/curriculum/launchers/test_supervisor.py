@@ -83,7 +83,7 @@ def test_a_crash_is_followed_by_a_fresh_launch_in_a_fresh_folder(tmp_path: Path)
          "its log ends with:\nbad\nluck", "the whole log"),
     ],
 )  # fmt: skip
-def test_a_job_that_fails_again_and_again_is_told_with_its_signal_and_the_end_of_its_log(
+def test_a_job_that_fails_again_and_again_is_reported_with_its_signal_and_the_end_of_its_log(
     tmp_path: Path, code: str, what: str, hint: str
 ) -> None:
     attempts = iter(launches(tmp_path, None, None))

@@ -48,7 +48,7 @@ def process_of_rank(number: int, root: Path) -> int | None:
 
 
 @pytest.mark.promise("Nodes started by hand join the same launches and survive the loss of one")
-def test_two_nodes_begun_by_hand_join_the_same_launches_and_survive_the_loss_of_one(
+def test_two_nodes_started_by_hand_join_the_same_launches_and_survive_the_loss_of_one(
     tmp_path: Path, finished: Path
 ) -> None:
     far = Path(shutil.copytree(finished, tmp_path / "far", ignore=shutil.ignore_patterns("runs")))

@@ -74,7 +74,7 @@ def flat(text: str) -> str:
     "An edit under a started run is refused, accepted ahead of the last checkpoint with the old plan "
     "kept, or free; edits of layout alone raise no alarm"
 )
-def test_an_edited_mixture_under_a_begun_run_tells_what_from_where_how_much_and_the_way_out(
+def test_an_edited_mixture_under_a_started_run_tells_what_from_where_how_much_and_the_way_out(
     project: Path, curriculum: Curriculum
 ) -> None:
     edit(project, "mixtures/mixed.yaml", "prose: 3, code: 1", "prose: 1, code: 1")
@@ -107,7 +107,9 @@ def test_the_point_that_a_refusal_proposes_is_the_nearest_checkpoint_before_the_
     assert compile_resolved(resolve(Project(project), "variant", "full", legs)).stages[-1].stop == nearest
 
 
-def test_lengthening_a_ramp_that_has_begun_is_refused_even_when_accepted(project: Path, curriculum: Curriculum) -> None:
+def test_lengthening_a_ramp_that_has_started_is_refused_even_when_accepted(
+    project: Path, curriculum: Curriculum
+) -> None:
     edit(project, "stages/variant.yaml", "ramp: 1536", "ramp: 2048")
     refused = curriculum(project, "run", "variant", *FULL, "--accept-change", check=False)
     assert refused.returncode == 2
@@ -137,7 +139,7 @@ def test_a_change_ahead_of_the_last_checkpoint_is_accepted_on_request_and_the_ol
     assert [json.loads(line)["step"] for line in lines] == list(range(24, 38))
 
 
-def test_a_fall_of_the_learning_rate_that_lies_ahead_may_be_moved(project: Path, curriculum: Curriculum) -> None:
+def test_a_fall_of_the_learning_rate_that_is_ahead_may_be_moved(project: Path, curriculum: Curriculum) -> None:
     # wsd is still steady at every checkpoint: its fall begins at 9,216
     edit(project, "stages/trunk.yaml", "horizon: 12288", "horizon: 14336")
     curriculum(project, "run", "variant", *FULL, "--accept-change")
@@ -161,7 +163,7 @@ def checked(project: Path, name: str = "variant") -> None:
     "An edit under a started run is refused, accepted ahead of the last checkpoint with the old plan "
     "kept, or free; edits of layout alone raise no alarm"
 )
-def test_a_stage_that_has_not_begun_follows_the_files_freely(project: Path) -> None:
+def test_a_stage_that_has_not_started_follows_the_files_freely(project: Path) -> None:
     edit(project, "stages/variant.yaml", "batch: 32 sequences", "batch: 16 sequences, mixture: prose-only")
     checked(project)
     edit(project, "stages/short.yaml", "until: 8448", "until: 8704")  # its own stage has started, and is done
@@ -201,7 +203,7 @@ def test_an_edit_of_looks_alone_raises_no_alarm(project: Path, curriculum: Curri
 
 @pytest.mark.promise("An edit or another tokenizer under a started run is refused before any text is prepared")
 @pytest.mark.parametrize("trained", [False, True], ids=["a new recipe", "another file"])
-def test_a_tokenizer_changed_under_a_begun_run_is_refused_before_any_text_is_prepared(
+def test_a_tokenizer_changed_under_a_started_run_is_refused_before_any_text_is_prepared(
     project: Path, curriculum: Curriculum, trained: bool
 ) -> None:
     edit(project, "sources.yaml", "vocab_size: 300", "vocab_size: 290")
@@ -265,7 +267,7 @@ def test_diff_of_a_curriculum_that_never_ran_says_so(small_project: Path, curric
     "What a trained step read is answered from the plan that trained it, also after an edit; plan, "
     "status, branch and dry runs report the difference"
 )
-def test_what_a_step_read_is_told_by_the_plan_that_trained_it_whatever_the_files_say_now(
+def test_what_a_step_read_is_reported_by_the_plan_that_trained_it_whatever_the_files_say_now(
     project: Path, curriculum: Curriculum
 ) -> None:
     asked = ("batch", "variant", "--step", "30", "--json")

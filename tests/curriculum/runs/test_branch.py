@@ -81,7 +81,7 @@ def test_a_branch_that_changes_nothing_reads_the_same_tokens_at_the_same_rates(s
             assert (mine.plan.draws(step).window == stage.plan.draws(step).window).all()
 
 
-def test_a_followed_ramp_is_told_no_longer_than_its_stage(shipped: Project) -> None:
+def test_a_followed_ramp_is_shown_no_longer_than_its_stage(shipped: Project) -> None:
     project = branched(shipped, "v1.1-math-code@1.501T", "brief", until="1.502T")
     last = compile_curriculum(project, "brief", "full").stages[-1]
     assert last.ramp_sequences == last.plan.steps * last.plan.batch_sequences

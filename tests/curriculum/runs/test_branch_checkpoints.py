@@ -222,7 +222,7 @@ def test_a_name_whose_run_is_still_there_is_refused_naming_the_folder(tmp_path: 
         import_model.draft(project, tmp_path, "mine", None, "1M")
 
 
-def test_a_branch_ahead_of_a_begun_run_is_pinned_for_the_trainer_to_keep(tmp_path: Path) -> None:
+def test_a_branch_ahead_of_a_started_run_is_pinned_for_the_trainer_to_keep(tmp_path: Path) -> None:
     project = Project(write_small_project(tmp_path / "project"))
     folder = trained(project, "trunk", "basic", [2048])
     made = branch(project, parse_address("trunk@3000"), "mine", Change(), "full")

@@ -127,7 +127,7 @@ def test_a_position_that_is_pinned_during_the_step_that_reaches_it_gets_a_checkp
 @pytest.mark.promise(
     "`prune` never deletes a checkpoint that a pin, a stage file or a started run needs, not even when killed or raced"
 )
-def test_prune_frees_what_nobody_needs_and_every_variant_still_runs(
+def test_prune_frees_what_nothing_needs_and_every_variant_still_runs(
     finished: Path, tmp_path: Path, curriculum: Curriculum
 ) -> None:
     project = branched(finished, tmp_path, curriculum)

@@ -137,7 +137,7 @@ def reasons(project: Project, stage: str, position: int) -> tuple[str, ...]:
 @pytest.mark.promise(
     "A pin without stage file and run is reported and can be released; never one that is just being written"
 )
-def test_a_pin_of_which_nothing_else_is_left_is_told_and_can_be_released(project: Project) -> None:
+def test_a_pin_of_which_nothing_else_is_left_is_reported_and_can_be_released(project: Project) -> None:
     branch(project, parse_address("trunk@3000"), "mine", Change(), "full")
     assert reasons(Project(project.root), "trunk/basic", 3072) == ("branched from by mine",)
     with pytest.raises(PlanError, match=r"there is `stages/mine\.yaml`"):
@@ -220,7 +220,7 @@ def test_a_name_that_nothing_bears_is_refused_and_one_of_a_run_alone_is_known(pr
 @pytest.mark.promise(
     "`prune` never deletes a checkpoint that a pin, a stage file or a started run needs, not even when killed or raced"
 )
-def test_what_a_begun_run_grew_out_of_stays_though_its_stage_file_and_pin_are_gone(project: Project) -> None:
+def test_what_a_started_run_grew_out_of_stays_though_its_stage_file_and_pin_are_gone(project: Project) -> None:
     branch(project, parse_address("trunk@3000"), "mine", Change(), "full")
     put_runs(Project(project.root), "mine")
     (project.root / "stages/mine.yaml").unlink()
@@ -311,7 +311,7 @@ def test_a_pinned_checkpoint_that_a_killed_prune_set_aside_gets_its_name_back(pr
     assert not list((folder / "checkpoints").glob(".*"))
 
 
-def test_a_stage_file_that_cannot_be_read_is_named_where_it_lies(project: Project) -> None:
+def test_a_stage_file_that_cannot_be_read_is_named_where_it_is(project: Project) -> None:
     (project.root / "stages/recipes").mkdir()
     (project.root / "stages/recipes/torn.yaml").write_text("stages: [")
     with pytest.raises(PlanError, match=r"`stages/recipes/torn\.yaml` cannot be read"):

@@ -77,7 +77,7 @@ def test_a_project_in_which_nothing_ran_is_planned_with_its_trunk_counted_once(s
     assert not (small_project / "runs").exists()
 
 
-def test_the_tree_tells_done_from_begun_and_planned_with_checkpoints_pins_and_losses(project: Path) -> None:
+def test_the_tree_tells_done_from_started_and_planned_with_checkpoints_pins_and_losses(project: Path) -> None:
     cooldown = project / "runs/full/variant/cooldown"
     (cooldown / "DONE").unlink()
     last = checkpoints.latest(StageFolder(cooldown))
@@ -226,7 +226,7 @@ def test_a_torn_last_record_is_read_once_it_is_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("grown", [0, 1, 50], ids=["shorter", "as long", "longer"])
-def test_a_file_that_was_cut_back_and_written_on_is_read_anew(tmp_path: Path, grown: int) -> None:
+def test_a_file_that_was_cut_back_and_written_on_is_read_again(tmp_path: Path, grown: int) -> None:
     training, lines = LiveMetrics(StageFolder(tmp_path)), MetricsTail(tmp_path / "metrics.jsonl")
     for position in range(10, 100, 10):
         fs.append_json_line(tmp_path / "metrics.jsonl", line(position, loss=2.0))
@@ -291,7 +291,7 @@ def test_a_stage_is_shown_as_evaluating_while_losses_that_are_due_are_not_on_rec
     assert cut_back(0) == ""
     folder.evaluation(0, 0).unlink()
     assert cut_back(0) == "basic  evaluating"
-    attempt.environment.unlink()  # it has not begun to
+    attempt.environment.unlink()  # it has not started to
     assert cut_back(0) == ""
 
 

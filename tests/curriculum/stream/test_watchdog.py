@@ -91,12 +91,12 @@ def hang(folder: Path) -> None:
 
 @pytest.mark.promise("A rank that hangs leaves its last collectives beside its stacks")
 def test_a_rank_that_hangs_leaves_its_last_collectives_beside_its_stacks(hung: Attempt) -> None:
-    begun = []
+    shapes = []
     for rank in range(2):
         assert "Timeout" in hung.stacks(rank).read_text()
-        recorded = json.loads(hung.gloo_operations(rank).read_text())
-        begun.append([entry["input_sizes"] for entry in recorded["entries"] if "all_reduce" in entry["profiling_name"]])
-    assert begun == [[[[3]], [[7]]], [[[3]]]]
+        entries = json.loads(hung.gloo_operations(rank).read_text())["entries"]
+        shapes.append([entry["input_sizes"] for entry in entries if "all_reduce" in entry["profiling_name"]])
+    assert shapes == [[[[3]], [[7]]], [[[3]]]]
     assert hung.nccl_operations(0).exists() == dist.is_nccl_available()
 
 

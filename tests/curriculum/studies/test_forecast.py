@@ -106,7 +106,7 @@ def test_schedules_are_ordered_by_the_training_curves_of_those_that_ran(project:
     assert "proposes no mixture" in err
 
 
-def test_a_loss_that_was_changed_after_the_decision_is_told(project: Path, say: InProcess) -> None:
+def test_a_loss_that_was_changed_after_the_decision_is_reported(project: Path, say: InProcess) -> None:
     for name in ("v1.1", *RATES):
         let_run(project, name)
     assert say("decide", "schedules")[0] == 0

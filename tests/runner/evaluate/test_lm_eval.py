@@ -185,7 +185,7 @@ def missing_file() -> None:
         (missing_file, r"`quiz` cannot be loaded: FileNotFoundError: Unable to find '/x/quiz.jsonl'", "relative paths"),
     ],
 )
-def test_missing_data_is_told_with_the_way_out(fault: Callable[[], None], what: str, hint: str) -> None:
+def test_missing_data_is_reported_with_the_way_out(fault: Callable[[], None], what: str, hint: str) -> None:
     with pytest.raises(DataError, match=what) as refused, lm_eval._refusals("quiz"):
         fault()
     assert hint in str(refused.value.hint)

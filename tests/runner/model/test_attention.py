@@ -212,7 +212,7 @@ def test_a_hollow_flash_attn_package_is_refused_with_the_reason_of_the_import(mo
         choose("flash-attn", GPU)
 
 
-def test_a_kernel_that_nobody_knows_is_refused_with_the_names_there_are() -> None:
+def test_a_kernel_of_an_unknown_name_is_refused_with_the_names_there_are() -> None:
     with pytest.raises(
         ValueError,
         match="called `flash`; there are: auto, flash-attn-3, flash-attn, sdpa-flash, sdpa-cudnn, varlen, sdpa",

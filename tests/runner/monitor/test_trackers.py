@@ -273,7 +273,7 @@ started.close()
 """
 
 
-def test_a_stage_begun_anew_is_a_run_of_its_own_in_trackio_and_one_that_goes_on_is_not(tmp_path: Path) -> None:
+def test_a_stage_started_again_is_a_run_of_its_own_in_trackio_and_one_that_goes_on_is_not(tmp_path: Path) -> None:
     folder = tmp_path / "runs" / "full" / "trunk" / "basic"
 
     def attempt(at: int) -> None:

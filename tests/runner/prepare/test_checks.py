@@ -36,7 +36,7 @@ def test_a_held_out_split_of_under_64_windows_is_refused_and_the_share_it_names_
     assert 64 <= windows < 80
 
 
-def test_a_text_that_no_share_would_do_for_is_told_what_it_has_and_what_it_needs(
+def test_a_text_that_no_share_would_do_for_learns_what_it_has_and_what_it_needs(
     tmp_path: Path, request_for: Any
 ) -> None:
     write_texts(tmp_path / "texts", 40)
@@ -74,7 +74,7 @@ def test_no_share_is_named_that_sources_yaml_would_refuse_or_that_leaves_nothing
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "parquet"])
-def test_text_in_another_column_is_told_the_file_and_the_columns_by_the_sample_and_by_a_preparation(
+def test_text_in_another_column_is_reported_with_the_file_and_the_columns_by_the_sample_and_by_a_preparation(
     kind: str, tmp_path: Path, request_for: Any
 ) -> None:
     (tmp_path / "texts").mkdir()

@@ -88,7 +88,7 @@ def test_killed_half_way_it_goes_on_and_ends_in_the_same_bytes(tmp_path: Path, r
     assert digests(request.output) == digests(uninterrupted.output)
 
 
-def test_a_half_written_task_is_begun_anew(tmp_path: Path, request_for: Any) -> None:
+def test_a_half_written_task_is_started_again(tmp_path: Path, request_for: Any) -> None:
     write_texts(tmp_path / "texts", 40)
     request, whole = request_for(), request_for(output=str(tmp_path / "whole"))
     prepare(whole)

@@ -252,7 +252,7 @@ def test_a_column_whose_own_name_has_a_dot_is_found() -> None:
     assert look_up({"a": "text"}, "a.b") is None
 
 
-def test_a_corpus_s_own_split_is_told_by_a_whole_word_of_the_path() -> None:
+def test_a_corpus_s_own_split_is_recognised_by_a_whole_word_of_the_path() -> None:
     names = ["train/0.jsonl", "validation/0.jsonl", "data/validation-00000-of-1.parquet", "invalidation/x.jsonl"]
     train, held_out = of_split([SourceFile(name, name) for name in names], "validation")
     assert [file.name for file in train] == ["train/0.jsonl", "invalidation/x.jsonl"]

@@ -90,7 +90,7 @@ def test_a_source_without_text_is_refused(tmp_path: Path, request_for: Any) -> N
         measure_sample(request_for(rates=str(tmp_path / "rates")))
 
 
-def test_what_was_begun_before_or_appended_is_no_measurement(tmp_path: Path, request_for: Any) -> None:
+def test_what_was_started_before_or_appended_is_no_measurement(tmp_path: Path, request_for: Any) -> None:
     write_texts(tmp_path / "texts", 40)
     request = request_for(rates=str(tmp_path / "rates"))
     prepare(replace(request, rates=""))

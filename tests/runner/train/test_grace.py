@@ -55,7 +55,7 @@ def terminate(process: commands.Started) -> None:
 @pytest.mark.promise(
     "A save that the preemption grace would cut off is not started, and the run announces it beforehand"
 )
-def test_a_save_that_the_grace_would_cut_off_is_not_begun_and_the_run_says_so_before(
+def test_a_save_that_the_grace_would_cut_off_is_not_started_and_the_run_says_so_before(
     prepared_project: Path, curriculum: Callable[..., subprocess.CompletedProcess[str]]
 ) -> None:
     (prepared_project / "stages/trunk.yaml").write_text(LONG)

@@ -80,7 +80,7 @@ def test_a_learning_rate_of_zero_until_it_is_set() -> None:
     assert all(torch.equal(after, before[name]) for name, after in whole(model).items())
 
 
-def test_gradients_are_scaled_to_the_largest_norm_and_the_norm_before_is_told() -> None:
+def test_gradients_are_scaled_to_the_largest_norm_and_the_norm_before_is_reported() -> None:
     model = with_gradients(2.0, -1.0)  # norm: sqrt(3·4 + 4·1) = 4
     assert clipped(model, 1.0) == pytest.approx(4.0)
     flat = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
@@ -95,7 +95,7 @@ def test_gradients_below_the_largest_norm_are_not_touched() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_gradient_that_is_not_finite_is_told_and_left_alone(bad: float) -> None:
+def test_a_gradient_that_is_not_finite_is_reported_and_left_alone(bad: float) -> None:
     model = with_gradients(bad, 2.0)
     assert not math.isfinite(clipped(model, 1.0))
     assert [float(p.grad.flatten()[0]) for p in model.parameters() if p.grad is not None][1] == 2.0

@@ -247,7 +247,7 @@ def test_a_line_of_metrics_says_where_a_step_s_time_went(canonical: Path) -> Non
     assert min(evaluated.values()) > 0
 
 
-def test_a_trace_of_the_steps_asked_for_lies_in_the_attempt_s_folder(canonical: Path) -> None:
+def test_a_trace_of_the_steps_asked_for_is_in_the_attempt_s_folder(canonical: Path) -> None:
     (trace,) = canonical.rglob("trace-*.json")
     assert trace.parent == stage(canonical, "trunk", "basic") / "attempts/0001"
     assert trace.name == "trace-2-4-rank0.json"

@@ -42,7 +42,7 @@ def test_smollm3s_released_files_give_the_published_steps_tokens_and_curve(
     assert rate.at(stages[-1].plan.end) == 0
 
 
-def test_smollm3s_files_are_told_apart_where_the_second_states_another_end(tmp_path: Path) -> None:
+def test_smollm3s_files_are_distinguished_where_the_second_states_another_end(tmp_path: Path) -> None:
     recipe, _ = converted(tmp_path, *SMOLLM3)
     assert any("train_steps: 4000000, where smollm3-3.yaml:" in note for note in recipe.notes)
     assert any("add up to 1.00565" in note for note in recipe.notes)

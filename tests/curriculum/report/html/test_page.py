@@ -153,7 +153,7 @@ def _drawn(plan: StagePlan, step: int) -> list[str]:
     return [draws.names[number] for number in draws.source]
 
 
-def test_a_trunk_that_variants_share_is_told_once(project: Path) -> None:
+def test_a_trunk_that_variants_share_is_reported_once(project: Path) -> None:
     found = tables(page(project))
     stages = [row[0] for row in found["How far each stage is; positions in tokens from the root"][1:]]
     assert stages == ["trunk/basic", "trunk/continual", "trunk/cooldown", "variant/continual", "variant/cooldown"]
@@ -297,7 +297,7 @@ def test_a_stage_that_came_to_the_point_where_it_is_left_says_so(project: Path) 
     assert "trunk/basic (started)" in words(tree(page(project, "trunk")))
 
 
-def test_an_environment_is_told_in_words_and_without_what_is_empty(project: Path) -> None:
+def test_an_environment_is_reported_in_words_and_without_what_is_empty(project: Path) -> None:
     environment = {
         "accepted": [],
         "changed": {},
@@ -373,7 +373,7 @@ def test_safe_text_is_what_it_was_wherever_it_stands(text: str) -> None:
     assert made.attrib["b"] == re.sub(r"[\r\n\t]", " ", re.sub(r"\r\n", "\n", wanted))
 
 
-def test_the_same_run_gives_the_same_bytes_wherever_it_lies(project: Path, tmp_path: Path) -> None:
+def test_the_same_run_gives_the_same_bytes_wherever_it_is(project: Path, tmp_path: Path) -> None:
     once = page(project)
     elsewhere = tmp_path / "elsewhere" / "copy"
     shutil.copytree(project, elsewhere)
@@ -445,7 +445,7 @@ def test_a_report_says_a_size_is_not_the_real_thing(tmp_path: Path) -> None:
     assert "not the full-size" not in page(root, "trunk")
 
 
-def test_more_curricula_than_can_be_told_apart_are_refused(project: Path) -> None:
+def test_more_curricula_than_can_be_distinguished_are_refused(project: Path) -> None:
     with pytest.raises(ConfigError, match="at most 12 curricula side by side, not 13"):
         page(project, *(f"c{n}" for n in range(13)))
 
@@ -471,7 +471,7 @@ def test_a_report_replaces_a_report_and_nothing_else(project: Path, tmp_path: Pa
         write.write(tmp_path / "no" / "such" / "folder.html", "", make_folder=False)
 
 
-def test_without_a_place_a_report_lies_beside_the_runs(project: Path) -> None:
+def test_without_a_place_a_report_is_beside_the_runs(project: Path) -> None:
     here = Project(project)
     assert write.default_path(here, ["a", "b", "a"], "full") == project / "runs/full/report-a-b.html"
     assert write.default_path(here, list("abcde"), "full").name == "report-a-b-c-d-e.html"

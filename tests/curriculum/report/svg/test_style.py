@@ -53,7 +53,7 @@ def seen(colour: str, eyes: str) -> list[float]:
 
 @pytest.mark.parametrize("eyes", EYES)
 @pytest.mark.parametrize("palette", PALETTES)
-def test_the_first_four_colours_are_told_apart_with_any_eyes(palette: str, eyes: str) -> None:
+def test_the_first_four_colours_are_distinguished_with_any_eyes(palette: str, eyes: str) -> None:
     colours = PALETTES[palette][0][:4]
     for one, other in combinations(colours, 2):
         distance = sum((a - b) ** 2 for a, b in zip(seen(one, eyes), seen(other, eyes), strict=True)) ** 0.5
