@@ -21,7 +21,7 @@ from curriculum.config.project import Project
 from curriculum.errors import PlanError, RunFailed
 from curriculum.execution.request import RunRequest
 from curriculum.execution.run import run
-from curriculum.stream.stage import WITNESSED
+from curriculum.stream.saves import WITNESSED
 
 NAME, SIZE = "rehearsal", "full"
 STAGES = ("first", "second")

@@ -10,11 +10,59 @@ from typing import Any
 from curriculum import fs
 from curriculum.artifacts import checkpoints, ledger
 from curriculum.artifacts.jobs import TrainJob
-from curriculum.artifacts.stage_folder import StageFolder
+from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
 from curriculum.errors import CheckpointError
 from curriculum.plan.stage import StagePlan
 
 RESERVED = (checkpoints.STATE, checkpoints.MANIFEST)
+WITNESSED, PLANNED = "witnessed", "planned"
+"""How a checkpoint's windows are known: every step's inputs were compared with the plan's, or by the plan alone."""
+
+
+def ledger_entry(job: TrainJob, plan: StagePlan, step: int) -> ledger.Entry:
+    """The ledger's line for a checkpoint before `step`."""
+    position = plan.position_after(step - 1)
+    return ledger.Entry(
+        generation=job.generation,
+        position=position,
+        step=step,
+        checkpoint=checkpoint_name(job.generation, position),
+        fingerprint=plan.fingerprint,
+        windows={name: count for name, count in plan.windows_read(position).items() if count},
+    )
+
+
+def state_of(job: TrainJob, plan: StagePlan, step: int, ranks: int, *, witnessed: bool) -> dict[str, Any]:
+    """The state.json of a checkpoint before `step`, without what the trainer adds."""
+    position = plan.position_after(step - 1)
+    state = {
+        "generation": job.generation,
+        "step": step,
+        "position": position,
+        "fingerprint": plan.fingerprint,
+        "history": plan.history(position),
+        "tokenizer": plan.tokenizer.get("digest"),
+        "windows": plan.windows_read(position),
+        "ranks": ranks,
+    }
+    if job.trainer is not None:
+        state["counted"] = WITNESSED if witnessed else PLANNED
+        state["trainer"] = {"name": job.trainer.name, "layout": job.trainer.layout}
+    return state
+
+
+def temporary_folder(job: TrainJob, entry: ledger.Entry) -> Path:
+    """Where a checkpoint is written before it appears under its name."""
+    return StageFolder(Path(job.stage_folder)).checkpoints / f".tmp-{entry.checkpoint}"
+
+
+def make_folder(job: TrainJob, temporary: Path, size: int | None) -> None:
+    """Make an empty folder for a checkpoint of `size` bytes, those of the last if None; CheckpointError without room."""
+    folder = StageFolder(Path(job.stage_folder))
+    last = checkpoints.latest(folder) if size is None else None
+    checkpoints.check_room(folder.path, size or (checkpoints.size(last.path) if last else 0))
+    fs.remove(temporary)  # of a killed save, perhaps of more ranks
+    fs.make_directory(temporary)
 
 
 def retain(job: TrainJob, plan: StagePlan) -> None:

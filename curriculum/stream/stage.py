@@ -10,7 +10,7 @@ import contextlib
 import os
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -18,18 +18,24 @@ from typing import Any, Self
 from curriculum import fs
 from curriculum.artifacts import checkpoints, evaluations, jobs, ledger
 from curriculum.artifacts.job_process import StopFlag, install_stop_flag
-from curriculum.artifacts.stage_folder import Attempt, StageFolder, checkpoint_name
+from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.errors import CheckpointError, PlanError, RunFailed
 from curriculum.stream import metrics
 from curriculum.stream.agreement import Agree, first_does
 from curriculum.stream.batch import Batch
 from curriculum.stream.held_out import HeldOutSets, Losses
 from curriculum.stream.resume import LOCK_SECONDS, cut_back, stage_lock, verified_state
-from curriculum.stream.saves import PendingCheckpoint, mark_done
+from curriculum.stream.saves import (
+    WITNESSED,
+    PendingCheckpoint,
+    ledger_entry,
+    make_folder,
+    mark_done,
+    state_of,
+    temporary_folder,
+)
 from curriculum.stream.stream import load
 from curriculum.stream.watchdog import Watchdog
-
-WITNESSED, PLANNED = "witnessed", "planned"
 
 
 class Stage:
@@ -110,7 +116,7 @@ class Stage:
             return
         cut_back(self.folder, job.generation, self.position)
         if self.resume.origin == "own":  # a kill may have come between a checkpoint and its line
-            ledger.append(self.folder, self._entry(job))
+            ledger.append(self.folder, ledger_entry(job, self.plan, self.step))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -163,7 +169,7 @@ class Stage:
         name = self.job.trainer.name if self.job.trainer else "curriculum"
         if self.step < self.last_step and not self.stopping:
             return RunFailed(
-                f"trainer `{name}` ended before step {self.step:,} of {self.last_step:,}, and nobody asked it to",
+                f"trainer `{name}` ended before step {self.step:,} of {self.last_step:,}, and was not asked to",
                 hint="it has to take every step of `stage.batches()` and report each by `stage.took()`; what was saved "
                 "is intact, and the same command resumes",
             )
@@ -350,58 +356,26 @@ class Stage:
                 hint="save where `stage.should_save()` is true, once",
             )
         self.open_records()
-        folder, step, entry = self.folder, self.step, self._entry(job)
-        temporary = folder.checkpoints / f".tmp-{entry.checkpoint}"
-
-        def make_folder() -> None:
-            last = checkpoints.latest(folder) if size is None else None
-            checkpoints.check_room(folder.path, size or (checkpoints.size(last.path) if last else 0))
-            fs.remove(temporary)  # of a killed save, perhaps of more ranks
-            fs.make_directory(temporary)
+        step, entry = self.step, ledger_entry(job, self.plan, self.step)
+        temporary = temporary_folder(job, entry)
 
         def appeared() -> None:
             if self._saved is None or self._saved < step:
                 self._saved = step
             published()
 
-        self._first_does(make_folder)  # no rank writes before the folder is there
+        self._first_does(partial(make_folder, job, temporary, size))  # no rank writes before the folder is there
         if not self.first:
             self._saved = step
+        own = state_of(job, self.plan, step, self.world_size, witnessed=self._witnessed)
         return PendingCheckpoint(
             folder=temporary,
             first=self.first,
             job=job,
             plan=self.plan,
-            state={**self._state(job), **(state or {})},
+            state={**own, **(state or {})},
             entry=entry,
             published=appeared,
-        )
-
-    def _state(self, job: jobs.TrainJob) -> dict[str, Any]:
-        state = {
-            "generation": job.generation,
-            "step": self.step,
-            "position": self.position,
-            "fingerprint": self.plan.fingerprint,
-            "history": self.plan.history(self.position),
-            "tokenizer": self.plan.tokenizer.get("digest"),
-            "windows": self.plan.windows_read(self.position),
-            "ranks": self.world_size,
-        }
-        if job.trainer is not None:
-            state["counted"] = WITNESSED if self._witnessed else PLANNED
-            state["trainer"] = {"name": job.trainer.name, "layout": job.trainer.layout}
-        return state
-
-    def _entry(self, job: jobs.TrainJob) -> ledger.Entry:
-        windows = self.plan.windows_read(self.position)
-        return ledger.Entry(
-            generation=job.generation,
-            position=self.position,
-            step=self.step,
-            checkpoint=checkpoint_name(job.generation, self.position),
-            fingerprint=self.plan.fingerprint,
-            windows={name: count for name, count in windows.items() if count},
         )
 
     # --- held-out losses ---------------------------------------------------------------------------------

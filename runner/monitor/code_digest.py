@@ -63,7 +63,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "205cdf1d95f59df3cee012d4c1b5977195bb2378ca7adf645b3a905b06f1ded6",
+            "2a692c077a9eed1f2879dc6dc4a3072e0d8a24e741bc41012c6d9dd27b972a0f",
         }
     ),
 )
