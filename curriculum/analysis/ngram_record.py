@@ -68,7 +68,7 @@ def read(path: Path, against: Against) -> tuple[OverlapRecord, Integers] | None:
 def write(path: Path, record: OverlapRecord, documents: Integers) -> None:
     fs.make_directory(path.parent)
     fs.write_bytes(path.with_suffix(DOCUMENTS), documents.astype("<i8").tobytes(), replace=True)
-    fs.write_json(path, fs.seal(fs.fields_of(record)), replace=True)
+    fs.write_sealed(path, fs.fields_of(record), replace=True)
 
 
 def recorded(texts: PreparedText) -> Iterator[tuple[OverlapRecord, Path]]:
@@ -139,7 +139,7 @@ def _text(manifest: Manifest) -> str:
 
 def _record(path: Path) -> OverlapRecord | None:
     try:
-        return fs.from_json(OverlapRecord, fs.unseal(fs.parse_json(fs.read_bytes(path)), ()))
+        return fs.from_json(OverlapRecord, fs.read_sealed(path))
     except (OSError, ValueError):
         return None
 

@@ -91,7 +91,7 @@ def seal(folder: Path, digests: Mapping[str, str] | None = None) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != MANIFEST
     }
-    fs.write_json(folder / MANIFEST, fs.seal({"format": FORMAT, "files": files}))
+    fs.write_sealed(folder / MANIFEST, {"format": FORMAT, "files": files})
 
 
 def refuse_links(folder: StageFolder) -> None:

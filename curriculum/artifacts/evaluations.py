@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ def read_evaluations(folder: StageFolder) -> dict[int, Mapping[str, Any]]:
 def read_evaluation(path: Path) -> dict[str, Any]:
     """One file of `evaluations/`; DataError when it was changed since it was written."""
     try:
-        return fs.unseal(json.loads(fs.read_bytes(path)), ("generation", "position", "step", "sets"))
+        return fs.read_sealed(path, ("generation", "position", "step", "sets"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"`{path}` is damaged: {error}", hint="move it away: a kept checkpoint is measured again where it is needed"
@@ -49,7 +48,7 @@ def write_sets(folder: StageFolder, generation: int, position: int, step: int, s
     value = {"generation": generation, "position": position, "step": step, "sets": sets}
     path = folder.evaluation(generation, position)
     fs.make_directory(path.parent)
-    fs.write_json(path, fs.seal(value), replace=True)
+    fs.write_sealed(path, value, replace=True)
 
 
 def cut_back(folder: StageFolder, generation: int, position: int) -> None:

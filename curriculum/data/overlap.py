@@ -139,14 +139,14 @@ def _count_in(hashes: NDArray[np.uint64], documents: NDArray[np.uint64]) -> int:
 def recorded(path: Path) -> Overlap | None:
     """What `record` wrote to `path`, None where there is nothing that can be read."""
     try:
-        return fs.from_json(Overlap, fs.unseal(fs.parse_json(fs.read_bytes(path)), ()))
+        return fs.from_json(Overlap, fs.read_sealed(path))
     except (FileNotFoundError, ValueError):
         return None
 
 
 def record(path: Path, overlap: Overlap) -> None:
     fs.make_directory(path.parent)
-    fs.write_json(path, fs.seal(fs.fields_of(overlap)), replace=True)
+    fs.write_sealed(path, fs.fields_of(overlap), replace=True)
 
 
 def _ranges(documents: int) -> Iterator[tuple[int, int]]:

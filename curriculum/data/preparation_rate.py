@@ -44,13 +44,13 @@ class PreparationRate:
         earlier = read(path)
         if earlier is None or self.whole or not earlier.whole:
             fs.make_directory(path.parent)
-            fs.write_json(path, fs.seal(fs.fields_of(self)), replace=True)
+            fs.write_sealed(path, fs.fields_of(self), replace=True)
 
 
 def read(path: Path) -> PreparationRate | None:
     """A rate that was written to `path`; None where there is none, or it is damaged."""
     try:
-        return fs.from_json(PreparationRate, fs.unseal(fs.parse_json(fs.read_bytes(path)), ()))
+        return fs.from_json(PreparationRate, fs.read_sealed(path))
     except (OSError, ValueError):
         return None
 

@@ -24,12 +24,14 @@ from curriculum.fs.files import (
     read_blocks as read_blocks,
     read_bytes as read_bytes,
     read_json_lines as read_json_lines,
+    read_sealed as read_sealed,
     remove as remove,
     sha256_file as sha256_file,
     sync_tree as sync_tree,
     write_blocks as write_blocks,
     write_bytes as write_bytes,
     write_json as write_json,
+    write_sealed as write_sealed,
 )
 from curriculum.fs.locks import Lock as Lock, lock_holder as lock_holder
 from curriculum.fs.publish import (

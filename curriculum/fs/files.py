@@ -14,13 +14,13 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from curriculum.errors import DataError
-from curriculum.fs.digests import canonical_json, parse_json
+from curriculum.fs.digests import canonical_json, parse_json, seal, unseal
 from curriculum.fs.records import fields_of
 
 if TYPE_CHECKING:
@@ -86,6 +86,11 @@ def read_bytes(path: Path) -> bytes:
     """A file's bytes; see `open_file`."""
     with open_file(path) as file:
         return file.read()
+
+
+def read_sealed(path: Path, without_seal: Iterable[str] = ()) -> dict[str, Any]:
+    """What `write_sealed` wrote to `path`, see `unseal`; OSError, or ValueError for a file that was changed since."""
+    return unseal(parse_json(read_bytes(path)), without_seal)
 
 
 def make_durable(path: Path) -> None:
@@ -162,6 +167,11 @@ def write_json(path: Path, value: Any, *, replace: bool = False) -> None:
     """`write_bytes` of readable JSON (sorted keys, two spaces, a final newline)."""
     text = json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False, default=fields_of)
     write_bytes(path, f"{text}\n".encode(errors="backslashreplace"), replace=replace)
+
+
+def write_sealed(path: Path, value: Mapping[str, Any], *, replace: bool = False) -> None:
+    """`write_json` of an object with its own digest, see `seal`."""
+    write_json(path, seal(value), replace=replace)
 
 
 def append_json_line(path: Path, value: Any, *, sync: bool = True) -> None:

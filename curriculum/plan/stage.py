@@ -388,9 +388,7 @@ class StagePlan:
     def load(path: Path) -> StagePlan:
         """Read a plan file; PlanError when it is not one, or was changed after it was written."""
         try:
-            value = fs.unseal(
-                fs.parse_json(fs.read_bytes(path)), {*StagePlan.__dataclass_fields__, "format", "fingerprint"}
-            )
+            value = fs.read_sealed(path, {*StagePlan.__dataclass_fields__, "format", "fingerprint"})
             plan = StagePlan.from_json(value)
         except (OSError, ValueError, KeyError) as error:
             raise PlanError(
@@ -406,5 +404,4 @@ class StagePlan:
 
     def save(self, path: Path, *, replace: bool = False) -> None:
         """Write the plan with its fingerprint, atomically; an existing file is an error unless `replace`."""
-        value = fs.seal({**self.to_json(), "fingerprint": self.fingerprint})
-        fs.write_json(path, value, replace=replace)
+        fs.write_sealed(path, {**self.to_json(), "fingerprint": self.fingerprint}, replace=replace)

@@ -316,7 +316,7 @@ def _continues(project: Project, compiled: Compiled, stage: CompiledStage, plan:
 
 def _done(folder: StageFolder, plan: StagePlan | None) -> None:
     try:
-        value = fs.unseal(fs.parse_json(fs.read_bytes(folder.done)), ("checkpoint", "position", "weights"))
+        value = fs.read_sealed(folder.done, ("checkpoint", "position", "weights"))
         kept = folder.checkpoints / str(value["checkpoint"])
         sound = value["position"] == checkpoints.position_of(kept) == (plan.end if plan else value["position"])
     except (OSError, ValueError):

@@ -57,7 +57,7 @@ def temporary_folder(job: TrainJob, entry: ledger.Entry) -> Path:
 
 
 def make_folder(job: TrainJob, temporary: Path, size: int | None) -> None:
-    """Make an empty folder for a checkpoint of `size` bytes, those of the last if None; CheckpointError without room."""
+    """Make an empty folder for a checkpoint of `size` bytes, the last one's if None; CheckpointError without room."""
     folder = StageFolder(Path(job.stage_folder))
     last = checkpoints.latest(folder) if size is None else None
     checkpoints.check_room(folder.path, size or (checkpoints.size(last.path) if last else 0))
@@ -83,7 +83,7 @@ def mark_done(job: TrainJob, plan: StagePlan) -> None:
     retain(job, plan)  # a kill may have come before it
     path = folder.checkpoint(job.generation, plan.end)
     done = {"checkpoint": path.name, "position": plan.end, "weights": checkpoints.content_digest(path)}
-    fs.write_json(folder.done, fs.seal(done))
+    fs.write_sealed(folder.done, done)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -38,7 +38,7 @@ def read(study: Study) -> Weights | None:
     if not path.exists():
         return None
     try:
-        value = fs.unseal(fs.parse_json(fs.read_bytes(path)), ("question", "points"))
+        value = fs.read_sealed(path, ("question", "points"))
         points = {
             name: {source: Fraction(weight) for source, weight in weights.items()}
             for name, weights in value["points"].items()
@@ -58,7 +58,7 @@ def write(study: Study, points: Weights) -> None:
     path = path_of(study)
     fs.make_directory(path.parent)
     exact = {name: {source: str(weight) for source, weight in weights.items()} for name, weights in points.items()}
-    fs.write_json(path, fs.seal({"question": _question(study), "points": exact}), replace=True)
+    fs.write_sealed(path, {"question": _question(study), "points": exact}, replace=True)
 
 
 def _question(study: Study) -> str:

@@ -42,7 +42,7 @@ def read(project: Project, study: str, size: str, plans: Mapping[str, str]) -> D
     if not path.exists():
         return None
     try:
-        value = fs.unseal(fs.parse_json(fs.read_bytes(path)), ("best", "dropped", "audited", "plans"))
+        value = fs.read_sealed(path, ("best", "dropped", "audited", "plans"))
         drops = Drops(best=str(value["best"]), dropped=_gaps(value["dropped"]), audited=_gaps(value["audited"]))
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(
@@ -62,7 +62,7 @@ def write(project: Project, study: str, size: str, drops: Drops, plans: Mapping[
         return
     path = path_of(project, study, size)
     fs.make_directory(path.parent)
-    fs.write_json(path, fs.seal({**fs.fields_of(drops), "plans": dict(plans)}), replace=True)
+    fs.write_sealed(path, {**fs.fields_of(drops), "plans": dict(plans)}, replace=True)
 
 
 def audited(study: str, worse: Sequence[str], number: int) -> list[str]:

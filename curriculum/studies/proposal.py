@@ -37,7 +37,7 @@ def read(project: Project, study: str, size: str, plans: Mapping[str, str]) -> d
     if not path.exists():
         return None
     try:
-        value = fs.unseal(fs.parse_json(fs.read_bytes(path)), ("weights", "plans"))
+        value = fs.read_sealed(path, ("weights", "plans"))
         weights = {source: Fraction(int(weight)) for source, weight in value["weights"].items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(
@@ -64,7 +64,7 @@ def write(
     path = path_of(project, study, size)
     read_shares = {source: share for source, share in shares.items() if share >= least}
     fs.make_directory(path.parent)
-    fs.write_json(path, fs.seal({"weights": rounded(read_shares), "plans": dict(plans)}), replace=True)
+    fs.write_sealed(path, {"weights": rounded(read_shares), "plans": dict(plans)}, replace=True)
 
 
 def rounded(shares: Mapping[str, float]) -> dict[str, int]:

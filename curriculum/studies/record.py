@@ -145,7 +145,7 @@ def read(folder: Path, number: int) -> Record:
     """
     path = folder / DECISIONS / f"{number:04}.json"
     try:
-        value = fs.unseal(fs.parse_json(fs.read_bytes(path)), ())
+        value = fs.read_sealed(path)
     except (OSError, ValueError) as error:
         raise DataError(
             f"the record `{path}` cannot be used: {error}", hint="`curriculum decide` writes the next one"

@@ -69,7 +69,7 @@ class SourceEncoder:
     def choice(self) -> EncoderChoice:
         """What was chosen, by this process or another; else it is chosen now."""
         try:
-            record = fs.unseal(fs.parse_json(fs.read_bytes(self.file)), ())
+            record = fs.read_sealed(self.file)
             if record.pop("tokenizer") == self.tokenizer.digest:
                 kept = fs.from_json(EncoderChoice, record)
                 if kept.encoder == version_of(kept.encoder.split()[0]):
@@ -117,5 +117,5 @@ class SourceEncoder:
         return EncoderChoice(encoder=fast.name)
 
     def _keep(self, choice: EncoderChoice) -> EncoderChoice:
-        fs.write_json(self.file, fs.seal({**fs.fields_of(choice), "tokenizer": self.tokenizer.digest}), replace=True)
+        fs.write_sealed(self.file, {**fs.fields_of(choice), "tokenizer": self.tokenizer.digest}, replace=True)
         return choice

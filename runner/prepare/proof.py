@@ -184,7 +184,7 @@ def prove(fast: Encoder, reference: Encoder, tokenizer_json: bytes, records: Pat
         record = {**identity, "differs": why}
         if path is not None:
             fs.make_directory(path.parent)
-            fs.write_json(path, fs.seal(record), replace=True)
+            fs.write_sealed(path, record, replace=True)
     _PROVEN[key] = record
     if record["differs"]:
         raise EncoderDiffers(record["differs"])
@@ -192,7 +192,7 @@ def prove(fast: Encoder, reference: Encoder, tokenizer_json: bytes, records: Pat
 
 def _recorded(path: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     try:
-        record = fs.unseal(fs.parse_json(fs.read_bytes(path)), ())
+        record = fs.read_sealed(path)
     except (OSError, ValueError):
         return None
     return record if identity.items() <= record.items() and isinstance(record.get("differs"), str) else None
