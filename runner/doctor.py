@@ -13,7 +13,6 @@ from typing import Any
 import torch
 
 from curriculum import fs
-from curriculum.artifacts.job_process import processors
 from curriculum.artifacts.jobs import DoctorJob, Machine
 from curriculum.artifacts.stage_folder import Attempt
 from curriculum.errors import CurriculumError
@@ -132,7 +131,7 @@ def _devices(device: torch.device) -> list[dict[str, Any]]:
     devices: list[dict[str, Any]] = [
         {
             "name": name,
-            "cores": processors(),
+            "cores": fs.processors(),
             "threads": torch.get_num_threads(),
             "can": [name for name in instructions if name in flags],
         }

@@ -13,11 +13,11 @@ from typing import Any, Final
 
 import numpy as np
 
+from curriculum import fs
 from curriculum.analysis import ngram_record
 from curriculum.analysis.ngram_record import OverlapRecord
 from curriculum.analysis.ngram_references import Against, references
 from curriculum.analysis.trace import SharedStage, shared_stages
-from curriculum.artifacts.job_process import processors
 from curriculum.compiler.compile import Compiled
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
@@ -140,7 +140,7 @@ def _compared(texts: PreparedText, dataset: str, against: Against, index: NgramI
         return number, first, index.shared(tokens, shard.ends[first:stop].astype(np.int64) - begin)
 
     pieces = [(number, *bounds) for number, shard in enumerate(opened.mapped) for bounds in _pieces(shard.ends)]
-    with ThreadPoolExecutor(processors()) as pool:
+    with ThreadPoolExecutor(fs.processors()) as pool:
         results = list(pool.map(lambda bounds: piece(*bounds), pieces))
     names, lengths = index.reference.names, np.diff(index.reference.ends, prepend=0)
     texts_found = np.unique(np.concatenate([np.empty(0, np.int64), *(shared.references for _, _, shared in results)]))

@@ -1,4 +1,4 @@
-"""The process of a job: the processors it may use, the signals that stop it, its end with its parent's.
+"""The process of a job: the signals that stop it, its end with its parent's.
 
 Shared by the commands that start jobs and by the runner, which installs its flag before it imports torch.
 """
@@ -20,11 +20,6 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 _PR_SET_PDEATHSIG = 1
 _LIBC = ctypes.CDLL(None, use_errno=True)  # loaded here: loading is not safe between fork and exec
-
-
-def processors() -> int:
-    """The number of processors this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def terminate_with_parent() -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints
-from curriculum.artifacts.job_process import processors
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler.compile import Compiled, compile_resolved
 from curriculum.compiler.lineage import LineageStage
@@ -242,7 +241,7 @@ class PreparedText:
             bos=entry.bos,
             eos=entry.eos,
             tasks=entry.tasks,
-            workers=processors(),
+            workers=fs.processors(),
             proofs=str(self.project.data / "encoders"),
             rates=str(self.project.data / "rates"),
         )

@@ -6,8 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from curriculum import config
-from curriculum.artifacts.job_process import processors
+from curriculum import config, fs
 from curriculum.errors import PlanError
 from curriculum.execution import trainers
 from curriculum.execution.request import RunRequest
@@ -38,8 +37,8 @@ def workers(request: RunRequest) -> tuple[Worker, ...]:
     processes = trainers.started_processes(request)
     gpus = visible_gpus(entry)
     each = [",".join(gpus[at : at + processes]) for at in range(0, len(gpus) - processes + 1, processes)]
-    count = entry.workers or len(each) or max(1, processors() // processes)
-    threads = request.threads or entry.threads or max(1, processors() // (count * processes))
+    count = entry.workers or len(each) or max(1, fs.processors() // processes)
+    threads = request.threads or entry.threads or max(1, fs.processors() // (count * processes))
     return tuple(Worker(threads, each[at % len(each)] if each else None) for at in range(count))
 
 

@@ -21,6 +21,7 @@ from curriculum.fs.files import (
     make_directory as make_directory,
     make_durable as make_durable,
     open_file as open_file,
+    processors as processors,
     read_blocks as read_blocks,
     read_bytes as read_bytes,
     read_json_lines as read_json_lines,

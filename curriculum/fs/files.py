@@ -56,7 +56,12 @@ def blake3_hasher(threads: int = _HASH_THREADS) -> blake3:
     """A hasher with threads of its own: the pool that all hashers can share hangs in a process forked from its user."""
     from blake3 import blake3
 
-    return blake3(max_threads=min(threads, len(os.sched_getaffinity(0))))
+    return blake3(max_threads=min(threads, processors()))
+
+
+def processors() -> int:
+    """The number of processors this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _opened(path: Path, follow: bool) -> io.FileIO:

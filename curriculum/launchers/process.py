@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from curriculum import fs
-from curriculum.artifacts.job_process import processors, terminate_with_parent
+from curriculum.artifacts.job_process import terminate_with_parent
 from curriculum.artifacts.jobs import Trainer
 from curriculum.artifacts.stage_folder import Attempt
 from curriculum.errors import RunFailed
@@ -281,4 +281,4 @@ def _descendants(pid: int) -> list[int]:
 
 def default_threads(threads: int | None, processes: int) -> int:
     """Threads of each process: `threads` of the machine's entry, else an even share of the processors."""
-    return threads or max(1, processors() // processes)
+    return threads or max(1, fs.processors() // processes)

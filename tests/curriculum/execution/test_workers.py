@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from projects import write_small_project
 
+from curriculum import fs
 from curriculum.config.project import Project
 from curriculum.execution import workers as execution_workers
 from curriculum.execution.request import RunRequest
@@ -19,7 +20,7 @@ def of(machine: str, folder: Path, monkeypatch: pytest.MonkeyPatch, *, cores: in
     for number in range(gpus):
         (folder / f"gpus/0000:0{number}:00.0").mkdir(parents=True, exist_ok=True)
     monkeypatch.setattr(execution_workers, "GPUS", folder / "gpus")
-    monkeypatch.setattr(execution_workers, "processors", lambda: cores)
+    monkeypatch.setattr(fs, "processors", lambda: cores)
     return list(
         workers(RunRequest(project=Project(folder / "project"), curriculum="trunk", size="full", machine="mine"))
     )
