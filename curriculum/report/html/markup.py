@@ -95,22 +95,6 @@ def legend(entries: Sequence[tuple[str, str]]) -> str:
     return f'<ul class="legend">{items}</ul>'
 
 
-def area_swatch(style: int, textured: bool) -> str:
-    over = f'<rect width="15" height="13" fill="url(#texture{style})"/>' if textured else ""
-    return (
-        '<svg class="swatch" viewBox="0 0 15 13" aria-hidden="true">'
-        f'<rect width="15" height="13" class="area s{style}"/>'
-        f"{over}</svg>"
-    )
-
-
-def line_swatch(style: int, dot: str) -> str:
-    return (
-        '<svg class="stroke" viewBox="0 0 30 12" aria-hidden="true">'
-        f'<line x1="0" y1="6" x2="30" y2="6" class="line v{style}"/>{dot}</svg>'
-    )
-
-
 def thinned(rows: Sequence[Row], most: int) -> list[Row]:
     """At most `most` rows, spread evenly, the first and the last among them."""
     if len(rows) <= most:

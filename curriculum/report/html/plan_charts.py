@@ -249,18 +249,6 @@ def ramps(lineage: Compiled, sources: Sequence[str], key: str) -> list[tuple[str
     return pictures
 
 
-def share_bar(planned: float, trained: float, style: int) -> str:
-    """A share as trained, with a tick where it was planned; the numbers are next to it."""
-    x = Scale(0, 1, 0, 120)
-    return (
-        '<svg class="bar" viewBox="0 0 122 14" aria-hidden="true">'
-        + shapes.rect(0, 4, 120, 6, "track")
-        + shapes.rect(0, 4, x(trained), 6, f"area solid s{style}")
-        + shapes.rect(x(planned) - 0.5, 1, 2, 12, "planned")
-        + "</svg>"
-    )
-
-
 def tree(
     lineages: Sequence[Compiled], stages: dict[str, ReportStage], line_style: dict[str, int], width: int, key: str
 ) -> str:
@@ -286,9 +274,7 @@ def tree(
     for name, record in stages.items():
         kind = f"v{line_style[name]}"
         if name in branched:
-            here, left, right = y[name], shapes.number(x(record.start)), shapes.number(x(record.start) + 10)
-            bend = f"M{left} {branched[name]} C {left} {here - 8}, {left} {here}, {right} {here}"
-            parts.append(f'<path d="{bend}" class="branch {kind}"/>')
+            parts.append(shapes.bend(x(record.start), branched[name], y[name], f"branch {kind}"))
         begin = x(record.start) + (10 if name in branched else 0)
         reached = x(max(record.start, min(record.position, record.stop)))
         parts.append(shapes.rule(begin, y[name], x(record.stop), y[name], f"planned {kind}"))

@@ -11,7 +11,7 @@ from curriculum.artifacts.environment import describe_changes
 from curriculum.report.html import gather, markup, plan_charts
 from curriculum.report.html.gather import ReportData, ReportStage
 from curriculum.report.html.sections import WIDTHS, line_legend, line_styles
-from curriculum.report.svg import shapes
+from curriculum.report.svg import shapes, swatches
 from curriculum.units import show_bytes, show_count, show_exact, show_seconds
 
 KINDS = {"train": "training", "evaluate": "held-out loss", "harness": "tasks", gather.UNKNOWN: ""}
@@ -100,7 +100,7 @@ def _mixture_rows(
         if name in counted:
             planned, trained = counted[name]
             tokens, share = planned * length, trained / trained_all
-            bar = plan_charts.share_bar(planned / planned_all, share, style.get(name, shapes.SOURCE_STYLES - 1))
+            bar = swatches.share_bar(planned / planned_all, share, style.get(name, shapes.SOURCE_STYLES - 1))
             middle = [
                 show_exact(trained * length),
                 markup.Raw(f"{bar} {share * 100:.4g} %"),

@@ -12,7 +12,7 @@ from curriculum.report.html import gather, loss_charts, markup, plan_charts
 from curriculum.report.html.gather import ReportData, ReportStage
 from curriculum.report.html.loss_charts import Line
 from curriculum.report.html.series import Point
-from curriculum.report.svg import shapes
+from curriculum.report.svg import shapes, swatches
 from curriculum.runs import status
 from curriculum.units import show_count, show_exact, show_seconds
 
@@ -197,10 +197,10 @@ def _ramp_words(lineage: Compiled) -> str:
 
 def source_legend(data: ReportData) -> str:
     own = data.sources[: shapes.SOURCE_STYLES - 1]
-    entries = [(markup.area_swatch(at, at > 0), name) for at, name in enumerate(own)]
+    entries = [(swatches.area(at, at > 0), name) for at, name in enumerate(own)]
     if others := len(data.sources) - len(own):
         text = data.sources[-1] if others == 1 else f"{others} other sources together"
-        entries.append((markup.area_swatch(shapes.SOURCE_STYLES - 1, False), text))
+        entries.append((swatches.area(shapes.SOURCE_STYLES - 1, False), text))
     return markup.legend(entries)
 
 
@@ -220,7 +220,7 @@ def line_legend(data: ReportData) -> str:
             if others:
                 text += f" ({data.stages[name].compiled.setting.stage}: also {', '.join(others)})"
         number = styles[stages[0]]
-        entries.append((markup.line_swatch(number, shapes.marker(15, 6, number, 3)), text))
+        entries.append((swatches.line(number), text))
     return markup.legend(entries)
 
 

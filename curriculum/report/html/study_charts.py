@@ -127,11 +127,6 @@ def law(panel: LawPanel, of: str | None, key: str) -> str:
     return shapes.drawing(key, f"Law of {panel.report.source}", about, PANEL, bottom + 38, parts, "panel")
 
 
-def swatch(style: int) -> str:
-    """The marker of a line style, for a legend."""
-    return f'<svg class="swatch" viewBox="0 0 15 13" aria-hidden="true">{shapes.marker(7.5, 6.5, style, 4)}</svg>'
-
-
 def cooldown(measured: Cooldown, key: str) -> str:
     """Losses of a grid over the effective rate, in powers of two; a marker for each batch, the law a line."""
     rates = [math.log2(effective) for _, _, effective, _ in measured.points]

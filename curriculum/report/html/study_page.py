@@ -9,7 +9,7 @@ from curriculum.report.html import markup, study_charts
 from curriculum.report.html.page import document
 from curriculum.report.html.plan_charts import NARROW, WIDE
 from curriculum.report.html.study_data import StudyData
-from curriculum.report.svg import shapes
+from curriculum.report.svg import shapes, swatches
 from curriculum.studies.compare import difference_words
 from curriculum.studies.decision import Contender, Decision, Question
 from curriculum.studies.verdict_words import figures, goal_words, settled_by
@@ -145,7 +145,7 @@ def _span(span: tuple[float, float] | None) -> str:
 
 
 def _dot(role: str) -> str:
-    return study_charts.swatch(study_charts.STYLES.get(role, study_charts.PREDICTED))
+    return swatches.marker(study_charts.STYLES.get(role, study_charts.PREDICTED))
 
 
 def _roles(roles: Sequence[str]) -> str:
@@ -238,7 +238,7 @@ def _cooldown(data: StudyData) -> str:
         return ""
     rows = [[arm, f"{batch:g}", f"{effective:.3g}", _number(loss)] for arm, batch, effective, loss in cooldown.points]
     marks = [
-        (study_charts.swatch(study_charts.batch_style(cooldown, batch)), f"batch {batch:g} sequences")
+        (swatches.marker(study_charts.batch_style(cooldown, batch)), f"batch {batch:g} sequences")
         for batch in sorted({batch for _, batch, _, _ in cooldown.points})
     ]
     lead = (

@@ -85,6 +85,12 @@ def rule(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
     return f'<line x1="{number(x1)}" y1="{number(y1)}" x2="{number(x2)}" y2="{number(y2)}" class="{kind}"/>'
 
 
+def bend(x: float, y1: float, y2: float, kind: str) -> str:
+    """A line down from (`x`, `y1`) that turns right and ends level at `y2`."""
+    left, right = number(x), number(x + 10)
+    return f'<path d="M{left} {y1} C {left} {y2 - 8}, {left} {y2}, {right} {y2}" class="{kind}"/>'
+
+
 def polyline(points: Sequence[tuple[float, float]], kind: str) -> str:
     """A line through the points; one point alone is a dot."""
     if len(points) == 1:
