@@ -36,7 +36,6 @@ from curriculum.data.manifest import (
     HELD_OUT,
     MANIFEST,
     TRAIN,
-    FolderState,
     Manifest,
     SpecialTokens,
     Split,
@@ -140,18 +139,12 @@ class Preparation:
         )
 
     def run(self, output: Path) -> None:
+        """Prepare the dataset as the folder `output`, or append to it the files that it does not hold yet."""
         request = self.request
-        files, origin = self.list_files()
-        listed = files
-        if self.existing is not None and self.in_place:
-            raise DataError(
-                f"nothing is appended to `{request.dataset}`, whose tokens are read in place",
-                hint="name the new files as a source of their own in sources.yaml",
-            )
-        if self.existing is not None:
-            files = append.new_files(request, output, self.existing, files)
-            if not files:
-                return
+        listed, origin = self.list_files()
+        files = listed if self.existing is None else self._new_files(self.existing, listed, output)
+        if self.existing is not None and not files:
+            return
         read = {file.name: file_record(file) for file in files}
         train, held_out = self.by_split(files)
         # The last line of an earlier preparation would report this one as done.
@@ -170,21 +163,57 @@ class Preparation:
         for record in records:
             for name, digest in record.get("sums", {}).items():
                 read[name].append(digest)
-        names = [TRAIN] if request.held_out is None else [TRAIN, HELD_OUT]
-        first = len(self.existing.states) * request.tasks if self.existing else 0
+        splits = self._splits(records)
+        self._assemble(self._manifest(listed, origin, records, splits), output, read)
+        if started is not None:
+            stored, total = sum(record["stored"] for record in records), _known_bytes(files)
+            seconds = time.process_time() - started
+            write_rate(
+                request, self.tokenizer, choice.encoder, splits.values(), stored, total, seconds, output, whole=True
+            )
+        skipped = listing.other_endings(request.read, request.root)
+        meter.finish(
+            splits.values(),
+            sum(record.get("stored", record["bytes"]) for record in records),
+            unread=checks.unread(records),
+            other_endings=skipped,
+            repeated_ids=self.repeated_ids,
+            fast_encoder_refused=origin.get("fast_encoder_refused", ""),
+        )
+
+    def _new_files(self, existing: Manifest, listed: list[SourceFile], output: Path) -> list[SourceFile]:
+        """The listed files that the prepared folder does not hold; DataError where nothing can be appended."""
+        if self.in_place:
+            raise DataError(
+                f"nothing is appended to `{self.request.dataset}`, whose tokens are read in place",
+                hint="name the new files as a source of their own in sources.yaml",
+            )
+        return append.new_files(self.request, output, existing, listed)
+
+    def _splits(self, records: list[dict[str, Any]]) -> dict[str, Split]:
+        """The splits that the tasks wrote, behind those that are prepared already."""
+        names = [TRAIN] if self.request.held_out is None else [TRAIN, HELD_OUT]
+        first = len(self.existing.states) * self.request.tasks if self.existing else 0
         splits: dict[str, Split] = {
             name: append.merged(
                 append.renumbered(fs.from_json(Split, record["splits"][name]), first) for record in records
             )
             for name in names
         }
-        earlier: tuple[FolderState, ...] = ()
         if self.existing is None:
             self._check(splits, records)
-        else:
-            earlier = self.existing.states
-            splits = {name: append.merged((self.existing.splits[name], splits[name])) for name in names}
-        manifest = Manifest(
+            return splits
+        return {name: append.merged((self.existing.splits[name], splits[name])) for name in names}
+
+    def _manifest(
+        self,
+        listed: list[SourceFile],
+        origin: Mapping[str, Any],
+        records: list[dict[str, Any]],
+        splits: Mapping[str, Split],
+    ) -> Manifest:
+        request = self.request
+        return Manifest(
             dataset=request.dataset,
             tokenizer=TokenizerRecord(
                 digest=self.tokenizer.digest, name=request.tokenizer_name, vocab_size=self.tokenizer.vocab_size
@@ -204,29 +233,14 @@ class Preparation:
                 **({"filler_cut_off": sum(r["filler"] for r in records)} if self.in_place else {}),
             },
             splits=splits,
-            earlier=earlier,
+            earlier=() if self.existing is None else self.existing.states,
             elsewhere={
                 file: TokenLocation(**at) for record in records for file, at in record.get("elsewhere", {}).items()
             },
         )
-        self._assemble(manifest, output, read)
-        if started is not None:
-            stored, total = sum(record["stored"] for record in records), _known_bytes(files)
-            seconds = time.process_time() - started
-            write_rate(
-                request, self.tokenizer, choice.encoder, splits.values(), stored, total, seconds, output, whole=True
-            )
-        skipped = listing.other_endings(request.read, request.root)
-        meter.finish(
-            splits.values(),
-            sum(record.get("stored", record["bytes"]) for record in records),
-            unread=checks.unread(records),
-            other_endings=skipped,
-            repeated_ids=self.repeated_ids,
-            fast_encoder_refused=origin.get("fast_encoder_refused", ""),
-        )
 
     def help(self) -> None:
+        """Do tasks of the preparation that another process runs, as one of a Slurm array."""
         begin = fs.Lock(self.partial / "begin.lock", f"listing the files of `{self.request.dataset}`")
         begin.acquire(wait_seconds=LISTING_SECONDS)
         with begin:
