@@ -89,7 +89,7 @@ def readings(project: Project, compiled: Compiled, texts: PreparedText) -> Itera
     None in place of that for a record whose list is damaged or longer than LOOKED_UP.
     """
     stages = shared_stages(project, [compiled])
-    for record, path in ngram_record.recorded(texts):
+    for record, path in ngram_record.records_of(texts):
         documents = ngram_record.documents_of(path, record) if record.documents <= LOOKED_UP else None
         if documents is None:
             yield record, None

@@ -71,7 +71,7 @@ def write(path: Path, record: OverlapRecord, documents: Integers) -> None:
     fs.write_sealed(path, fs.fields_of(record), replace=True)
 
 
-def recorded(texts: PreparedText) -> Iterator[tuple[OverlapRecord, Path]]:
+def records_of(texts: PreparedText) -> Iterator[tuple[OverlapRecord, Path]]:
     """What is known of the text of a lineage as it is now, by reference and dataset.
 
     Held-out texts and sources that have changed since, or are not of the lineage, are left out.
@@ -98,7 +98,7 @@ def recorded(texts: PreparedText) -> Iterator[tuple[OverlapRecord, Path]]:
 def lines(texts: PreparedText) -> list[str]:
     """A line for each reference that the lineage's text was compared with, and the command that shows more."""
     curriculum, sentences = texts.curriculum, []
-    for (_, option, n), group in groupby((record for record, _ in recorded(texts)), key=reference_of):
+    for (_, option, n), group in groupby((record for record, _ in records_of(texts)), key=reference_of):
         against = f" --against {shlex.quote(option)}" if option else ""
         runs = f" --ngram {n}" if n != RUN else ""
         options = texts.project.options(curriculum.size_name)

@@ -50,7 +50,7 @@ def of_attempt(attempt: Attempt) -> SaveTiming | None:
         return None
 
 
-def measured(folder: StageFolder) -> SaveTiming | None:
+def newest_timing(folder: StageFolder) -> SaveTiming | None:
     """What was measured in the newest attempt of a stage that measured anything."""
     newest_first = reversed(attempts_in(folder.attempts))
     return next((timing for timing in map(of_attempt, newest_first) if timing is not None), None)

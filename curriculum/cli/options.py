@@ -87,6 +87,7 @@ def open_console(*, stderr: bool = False) -> Console:
 
 
 def print_json(value: Any) -> None:
+    """Write `value` to stdout as indented JSON, in UTF-8 whatever the terminal's encoding."""
     import orjson  # the standard library indents in Python: seconds for a batch of thousands
 
     try:

@@ -9,28 +9,28 @@ from typing import Any
 from curriculum.compiler.lineage import AverageMember
 from curriculum.compiler.resolve import ResolvedStage
 from curriculum.errors import PlanError
-from curriculum.plan.stage import Averaged, StagePlan
+from curriculum.plan.stage import MemberCheckpoint, StagePlan
 
 
-def averaged(
+def average_members(
     stage: ResolvedStage,
     members: Sequence[tuple[StagePlan, int, int, bool]],
     model: Mapping[str, Any],
     tokenizer: Mapping[str, Any],
-) -> tuple[Averaged, ...]:
+) -> tuple[MemberCheckpoint, ...]:
     """The members as the average's plan has them; PlanError for one of another model or tokenizer than the first's.
 
     Each of `members` is the plan of its stage, its position in tokens, how much it counts, and whether it is the moving
     average that the checkpoint keeps.
     """
-    entries: list[Averaged] = []
+    entries: list[MemberCheckpoint] = []
     for number, (plan, position, weight, ema) in enumerate(members):
         theirs, ours = _shape_of(plan.model), _shape_of(model)
         if differ := [key for key in sorted({*theirs, *ours}) if theirs.get(key) != ours.get(key)]:
             raise _unlike(stage, number, f"`{differ[0]}`")
         if dict(plan.tokenizer) != dict(tokenizer):
             raise _unlike(stage, number, "tokenizer")
-        entries.append(Averaged(fingerprint=plan.history(position), position=position, weight=weight, ema=ema))
+        entries.append(MemberCheckpoint(fingerprint=plan.history(position), position=position, weight=weight, ema=ema))
     if len({(one.fingerprint, one.position) for one in entries}) < len(entries):
         raise PlanError(
             "two checkpoints of the average are the same",

@@ -13,7 +13,7 @@ from typing import Any
 
 from curriculum import config
 from curriculum.compiler import cadence, imported_models
-from curriculum.compiler.averages import averaged, whole_weights
+from curriculum.compiler.averages import average_members, whole_weights
 from curriculum.compiler.idle_keys import high_rate, idle_keys
 from curriculum.compiler.learning_rate import learning_rate, rate_scaling, unfinished_decay
 from curriculum.compiler.limits import check_drawn, check_passes
@@ -267,7 +267,7 @@ def _compile_stage(
         parent=origin,
         reset_optimizer=setting.reset_optimizer or (setting.imported is not None and parent is None),
         mask_documents=setting.mask_documents,
-        average=averaged(
+        average=average_members(
             stage, [(m.stage.plan, m.stage.stop, m.weight, m.ema) for m in members], scaler.model(setting), tokenizer
         ),
         labels=_labels(setting, scaler),

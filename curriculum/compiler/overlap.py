@@ -12,7 +12,7 @@ from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.compiler.compile import Compiled
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.data.manifest import HELD_OUT, TRAIN
-from curriculum.data.overlap import HashedDataset, count_shared, record, recorded
+from curriculum.data.overlap import HashedDataset, count_shared, read_record, record
 from curriculum.errors import DataError
 
 QUICK_DOCUMENTS = 1 << 20
@@ -60,7 +60,7 @@ def overlap_lines(texts: PreparedText, *, preparing: bool = False) -> list[str]:
     for names in combinations(hashed, 2):
         first, second = (hashed[name] for name in names)
         path = texts.project.data / "overlaps" / f"{first.manifest.digest[:16]}-{second.manifest.digest[:16]}.json"
-        overlap = recorded(path)
+        overlap = read_record(path)
         if overlap is None:
             damaged |= _damaged(hashed, names, contents=False)
             unknown |= {name: None for name in names if name not in damaged and not hashed[name].known}

@@ -60,6 +60,7 @@ class Scaler:
         )
 
     def model(self, setting: Setting) -> dict[str, Any]:
+        """The numbers of the model at this size, with the stage's rotations and window; an import keeps its own."""
         if setting.imported is not None:
             numbers = {**setting.imported.model, **self._rotations(setting)}
             return {**numbers, "max_position_embeddings": self.sequence_length(setting)}

@@ -214,6 +214,7 @@ class Project:
         return self.sizes.root[name]
 
     def machine(self, name: str) -> config.MachineEntry:
+        """The machine of that name; NotFound for another, ConfigError where `local` is meant and missing."""
         if name not in self.machines.root:
             if name == LOCAL and self.machines.root:
                 raise ConfigError(

@@ -62,7 +62,7 @@ class Bounds(NamedTuple):
     high: Fraction
 
 
-class Varied(NamedTuple):
+class VariedSource(NamedTuple):
     """A source of a swarm; with `from_zero` the mixture around which it is varied gives it no weight."""
 
     name: str
@@ -142,12 +142,12 @@ def _rate_factor(value: Any) -> Fraction:
 
 
 @fields.form(type="string", pattern=fields.input_pattern(r"[a-z][a-z0-9.-]*(?:\s+from\s+0)?"))
-def _varied(value: Any) -> Varied:
+def _varied(value: Any) -> VariedSource:
     match = _ADDED.fullmatch(_words(value))
     if match is None or not fields.is_name(match["name"]):
         hint = "as in `[stack-edu, finemath]`; `finemath from 0` varies a source that the mixture gives no weight"
         raise Refusal(f"must be a source, not {fields.describe(value)}", hint)
-    return Varied(match["name"], match["zero"] is not None)
+    return VariedSource(match["name"], match["zero"] is not None)
 
 
 @fields.form(type="string", pattern=f"^{_COLUMNS.pattern}$", examples=["train_the_pile_*"])
@@ -194,5 +194,5 @@ Lengths = Annotated[tuple[Length, ...], fields.one_or_more(_form_of(Tokens)), _a
 Spans = Annotated[tuple[Length, ...], fields.one_or_more(_form_of(Span)), _as_texts]
 Factors = Annotated[tuple[Fraction, ...], fields.one_or_more(_rate_factor), _as_floats]
 Flags = Annotated[tuple[bool, ...], fields.one_or_more(fields.flag)]
-VariedSources = Annotated[tuple[Varied, ...], fields.one_or_more(_varied)]
+VariedSources = Annotated[tuple[VariedSource, ...], fields.one_or_more(_varied)]
 Columns = Annotated[str, _columns]

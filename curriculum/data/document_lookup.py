@@ -60,25 +60,25 @@ def _records(hashes: NDArray[np.uint64], numbers: NDArray[np.uint64]) -> NDArray
 
 
 @dataclass(slots=True)
-class Repeated:
+class RepeatedIds:
     """How many documents have the hash of an earlier one's id, and the first COMPARED pairs of them."""
 
     count: int = 0
     pairs: list[tuple[int, int]] = field(default_factory=list)
 
 
-def merge(shards: Sequence[Path], documents: Sequence[int], path: Path) -> Repeated:
+def merge(shards: Sequence[Path], documents: Sequence[int], path: Path) -> RepeatedIds:
     """One index of the records of several shards, in their order; memory stays bounded at any number of documents."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
-    repeated = Repeated()
+    repeated = RepeatedIds()
     fs.write_blocks(temporary, _noting(repeated, _merged(shards, documents)))
     temporary.rename(path)
     fs.fsync(path.parent)
     return repeated
 
 
-def _noting(repeated: Repeated, blocks: Iterable[NDArray[np.void]]) -> Iterator[memoryview]:
+def _noting(repeated: RepeatedIds, blocks: Iterable[NDArray[np.void]]) -> Iterator[memoryview]:
     """The bytes of the records, which ascend; `repeated` is counted on the way."""
     for records in blocks:  # equal hashes are in one block: the key of the first 2^32 documents has nothing else
         hashes = records["key"] >> np.uint64(8)

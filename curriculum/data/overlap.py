@@ -136,7 +136,7 @@ def _count_in(hashes: NDArray[np.uint64], documents: NDArray[np.uint64]) -> int:
     return int(np.count_nonzero(hashes[at] == documents))
 
 
-def recorded(path: Path) -> Overlap | None:
+def read_record(path: Path) -> Overlap | None:
     """What `record` wrote to `path`, None where there is nothing that can be read."""
     try:
         return fs.from_json(Overlap, fs.read_sealed(path))

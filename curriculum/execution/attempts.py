@@ -122,7 +122,7 @@ def _launchable(job: jobs.TrainJob) -> tuple[Attempt, jobs.TrainJob]:
     lock = stage_lock(folder)
     lock.acquire(wait_seconds=LOCK_SECONDS)  # a trainer whose supervisor was killed may still save
     with lock:
-        decided = resume.decided(job)
+        decided = resume.with_resume(job)
     return new_attempt(folder.attempts), decided
 
 

@@ -22,7 +22,7 @@ class AttemptNotices:
         self._note = note
         self._grace = grace
         self._environment_reported = self._shortfall_reported = self._waiting_reported = False
-        self._check_timing(timing.measured(folder))
+        self._check_timing(timing.newest_timing(folder))
 
     def check(self) -> None:
         """Give the notices that are due by now."""

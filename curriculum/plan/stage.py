@@ -106,7 +106,7 @@ class Parent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Averaged:
+class MemberCheckpoint:
     """A checkpoint of an average: its history up to `position` (tokens), and how much its weights count.
 
     With `ema` it is the moving average that the checkpoint keeps that counts.
@@ -149,7 +149,7 @@ class StagePlan:
     batch_changes: tuple[BatchChange, ...] = field(default=(), metadata=fs.ADDED_LATER)
     rate_batch: float | None = field(default=None, metadata=fs.ADDED_LATER)
     rate_exponent: float | None = field(default=None, metadata=fs.ADDED_LATER)
-    average: tuple[Averaged, ...] = field(default=(), metadata=fs.ADDED_LATER)
+    average: tuple[MemberCheckpoint, ...] = field(default=(), metadata=fs.ADDED_LATER)
     order_version: int = ORDER_VERSION
     labels: Mapping[str, Any] = field(default_factory=dict)
 

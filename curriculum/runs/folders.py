@@ -160,6 +160,6 @@ def insufficient_grace(project: Project, compiled: Compiled, entry: config.Machi
     grace = (entry.slurm or SlurmEntry()).grace if entry.launcher == "slurm" else entry.grace
     for stage in reversed(compiled.stages):
         folder = stage_folder(project, compiled, stage)
-        if (save_timing := timing.measured(folder)) is not None:
+        if (save_timing := timing.newest_timing(folder)) is not None:
             return save_timing.insufficient_grace(None if grace is None else float(grace))
     return None

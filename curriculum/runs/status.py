@@ -217,7 +217,7 @@ def _stage(
     evaluations = read_evaluations(folder)
     last = max((at for at in evaluations if at <= position), default=None)
     anomalies = read_anomalies(folder, stage.plan.end)
-    save_timing = None if folder.done.exists() else timing.measured(folder)
+    save_timing = None if folder.done.exists() else timing.newest_timing(folder)
     return StageStatus(
         name=stage.name,
         state=state,

@@ -23,7 +23,7 @@ def stage_lock(folder: StageFolder) -> fs.Lock:
     return fs.Lock(folder.lock, f"the stage folder {folder}")
 
 
-def decided(job: TrainJob) -> TrainJob:
+def with_resume(job: TrainJob) -> TrainJob:
     """The job with its steps and with what it resumes from: the stage's newest checkpoint, else its parent's.
 
     No rank looks for a checkpoint itself: two of them could see different ones.

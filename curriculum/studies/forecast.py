@@ -15,7 +15,7 @@ from curriculum.errors import ConfigError, NotFound, PlanError, did_you_mean
 from curriculum.plan.learning_rate import LearningRate
 from curriculum.studies.decision import Forecast, LawOfSchedules, Question, Schedule
 from curriculum.studies.evidence import Evidence
-from curriculum.studies.training_curves import Trained, remarks, trained, training_curves, unit_steps
+from curriculum.studies.training_curves import TrainedSchedule, remarks, training_curves, training_of, unit_steps
 from curriculum.units import show_count
 
 MOST_TIMES = 3
@@ -62,7 +62,7 @@ def question_of_schedules(
                 place=document.key_place(("goal", "lower", source)),
                 hint=f"it trains on: {', '.join(root.shares)}",
             )
-    runs = [trained(project, arm, text.compiled) for arm, text in zip(file.arms, texts, strict=True)]
+    runs = [training_of(project, arm, text.compiled) for arm, text in zip(file.arms, texts, strict=True)]
     _check_seen(project, name, size, runs, document)
     schedules = tuple(
         _schedule(texts[0].curriculum, key, entry, max(run.seen for run in runs), document)
@@ -110,7 +110,7 @@ def _check_alike(texts: list[PreparedText], document: Document) -> None:
             )
 
 
-def _check_seen(project: Project, name: str, size: str, runs: list[Trained], document: Document) -> None:
+def _check_seen(project: Project, name: str, size: str, runs: list[TrainedSchedule], document: Document) -> None:
     if any(run.seen for run in runs):
         return
     names = [run.name for run in runs]

@@ -66,6 +66,7 @@ def _stage_asked(compiled: CompiledStudy) -> StageAsked:
 
 
 def kind_of(compiled: CompiledStudy) -> Kind:
+    """Which kind of decision the study asks for, by what it varies."""
     vary = compiled.study.vary
     if vary.mixture is not None:
         return "mixture"

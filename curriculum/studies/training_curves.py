@@ -28,7 +28,7 @@ MOST_POINTS = 192
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trained:
+class TrainedSchedule:
     """What one curriculum trained of a schedule: stages with the plans that trained them, and how far (tokens).
 
     `ends` says why no more of it counts, without its name, and `drift` which stage was trained by another plan; both
@@ -42,7 +42,7 @@ class Trained:
     drift: str
 
 
-def trained(project: Project, name: str, compiled: Compiled) -> Trained:
+def training_of(project: Project, name: str, compiled: Compiled) -> TrainedSchedule:
     """How far the runs of a curriculum are evidence on schedules."""
     drifts = {drift.stage.name: drift.words() for drift in find_drift(project, compiled)}
     stages: list[tuple[CompiledStage, StagePlan, Path]] = []
@@ -62,10 +62,10 @@ def trained(project: Project, name: str, compiled: Compiled) -> Trained:
             break
         stages.append((stage, plan, folder.metrics))
         seen = max(seen, _position(stage, folder.metrics))
-    return Trained(name=name, stages=tuple(stages), seen=seen, ends=ends, drift=drift)
+    return TrainedSchedule(name=name, stages=tuple(stages), seen=seen, ends=ends, drift=drift)
 
 
-def remarks(each: Sequence[Trained]) -> tuple[str, ...]:
+def remarks(each: Sequence[TrainedSchedule]) -> tuple[str, ...]:
     """Why curves count no further, each reason once with all curricula that it holds for."""
     names: dict[str, list[str]] = {}
     for one in each:
@@ -98,7 +98,7 @@ def unit_steps(tokens: int, step_tokens: int) -> int:
 
 
 def training_curves(
-    each: Sequence[Trained], weights: Mapping[str, float], step_tokens: int, steps: int
+    each: Sequence[TrainedSchedule], weights: Mapping[str, float], step_tokens: int, steps: int
 ) -> tuple[TrainingCurve, ...]:
     """A curve of each curriculum by units of `steps` steps; its losses are the mean of the sources of `weights`."""
     counted: dict[Path, int] = {}
@@ -119,7 +119,7 @@ def training_curves(
     return tuple(curves)
 
 
-def _rate(one: Trained, position: int) -> float:
+def _rate(one: TrainedSchedule, position: int) -> float:
     """The rate of the step that ends at `position`."""
     plan = next((plan for stage, plan, _ in one.stages if position <= stage.stop), one.stages[-1][1])
     return plan.learning_rate.at(position) * plan.rate_factor(plan.first_step)

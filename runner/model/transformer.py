@@ -67,6 +67,7 @@ class Attention(nn.Module):
         attend: Attend,
         documents: Documents | None,
     ) -> torch.Tensor:
+        """The attention of each position over those before it in its document, `[B, T, D]` to `[B, T, D]`."""
         B, T, _ = x_BTD.shape
         qkv = self.qkv(x_BTD).view(B, T, self.heads + 2 * self.groups, self.head_dim)
         if self.normalised:
@@ -118,6 +119,7 @@ class Block(nn.Module):
         attend: Attend,
         documents: Documents | None,
     ) -> torch.Tensor:
+        """Attention, then the feed-forward layer, each added to its input: `[B, T, D]` to `[B, T, D]`."""
         if self.norms_after:
             x_BTD = x_BTD + self._multiplied(
                 self.attention_norm(self.attention(x_BTD, cos_Td, sin_Td, attend, documents))

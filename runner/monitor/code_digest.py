@@ -63,7 +63,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "cab0d09bcc4e53c6e6e89b0147a0d92f5d9de9ce4d2713edd2cfc720ffe9f960",
+            "1f3eddcf148a8c3011e48e189943d7b645808194a718efb2bb5dbf5f8e110a69",
         }
     ),
 )

@@ -60,6 +60,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def measure(self, phase: str) -> Iterator[None]:
+        """Add the seconds of the block to `phase`; of what runs on a GPU, those between two events on it."""
         if self._cuda and phase in self.ON_DEVICE:
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
             begin.record()

@@ -36,7 +36,7 @@ def merge_lookups(manifest: Manifest, data: Path) -> tuple[list[str], dict[str, 
 
 
 def _repeated_ids(
-    repeated: document_lookup.Repeated, manifest: Manifest, data: Path, shards: Sequence[Shard]
+    repeated: document_lookup.RepeatedIds, manifest: Manifest, data: Path, shards: Sequence[Shard]
 ) -> tuple[int, str] | None:
     """How many documents have an id that an earlier one has, and one of these ids; None for no document."""
     ends = np.cumsum([shard.documents for shard in shards])

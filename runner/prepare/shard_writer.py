@@ -102,6 +102,7 @@ class ShardWriter:
         self.below = 0 if share is None else share.numerator * 2**64 // share.denominator
 
     def write(self, batches: Iterable[Documents], rank: int) -> None:
+        """Write one task's shards, their indexes and its record; Stopped where another task failed."""
         shutil.rmtree(self.folder, ignore_errors=True)
         fs.make_directory(self.folder)
         self._parts = {split: _Part(self.folder, split, rank, self.tokenizer.vocab_size) for split in (TRAIN, HELD_OUT)}

@@ -25,7 +25,7 @@ class Grace:
         self._ranks = ranks
         self._steps: deque[float] = deque(maxlen=STEPS)
         self._saves: deque[float] = deque(maxlen=SAVES)
-        earlier = timing.measured(StageFolder(Path(job.stage_folder))) if ranks.first else None
+        earlier = timing.newest_timing(StageFolder(Path(job.stage_folder))) if ranks.first else None
         if earlier is not None:
             self._saves.append(earlier.save_seconds)
 

@@ -19,7 +19,7 @@ from typing import Any
 from curriculum import fs
 from curriculum.artifacts import checkpoints, jobs
 from curriculum.artifacts.job_process import StopFlag
-from curriculum.stream.resume import decided
+from curriculum.stream.resume import with_resume
 from runner.parallel import ranks as runner_ranks
 from runner.train.loop import train
 
@@ -45,7 +45,7 @@ def main(folder: Path) -> None:
     ranks = runner_ranks.join_ranks("cpu", threads=1)
     further = replace(job, stop_at=None, attempt_folder=str(folder / "second"))
     further = replace(further, machine=replace(job.machine, host_memory=1 << 20))
-    outcomes = [train(decided(each), ranks, StopFlag()) for each in (job, further)]
+    outcomes = [train(with_resume(each), ranks, StopFlag()) for each in (job, further)]
     if ranks.first:
         (folder / "report.json").write_text(json.dumps(outcomes))
     runner_ranks.leave_ranks(ranks)

@@ -118,6 +118,7 @@ def _header(folder: Path, name: str) -> dict[str, Tensor]:
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """The object in a JSON file of a directory; `refused` says why where there is none."""
     path = inside(folder, name)
     try:
         if path.stat().st_size > LARGEST_JSON:

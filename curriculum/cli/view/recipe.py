@@ -14,6 +14,7 @@ from curriculum.units import show_exact
 
 
 def draft_view(recipe: Recipe, draft: Draft) -> RenderableType:
+    """The stages written from a recipe, notes, what it leaves to be assumed, and what of it has no key here."""
     drawn = table("stage", "mixture", "#sources", "#steps", "batch", "#tokens")
     for stage in draft.stages:
         steps = "" if stage.steps is None else show_exact(stage.steps)

@@ -21,7 +21,7 @@ from curriculum.config.recipes.recipe import (
     Fact,
     Recipe,
     RecipeStage,
-    Stated,
+    Statement,
     Text,
     blend,
     curve,
@@ -78,7 +78,7 @@ class _Launch:
         self.files = files
         self.read = {*BLEND_FLAGS, *BLEND_FILES}
 
-    def get(self, *names: str) -> Stated | None:
+    def get(self, *names: str) -> Statement | None:
         """The flag of one of these names, else Megatron's default; ConfigError where two files differ in it."""
         self.read.update(names)
         statements = [stated for file in self.files if (stated := file.get(*names)) is not None]
@@ -89,16 +89,16 @@ class _Launch:
                     "phases of one run differ in their blends alone: give the files of one run",
                 )
         if not statements:
-            return Stated(names[0], _DEFAULTS[names[0]], None) if names[0] in _DEFAULTS else None
+            return Statement(names[0], _DEFAULTS[names[0]], None) if names[0] in _DEFAULTS else None
         last = statements[-1]
         value = last.value if last.key in _LISTS else last.value.partition(" ")[0]
         if "$" in value:
             raise last.refused(
                 f"is `{shortened(value)}`, {_UNSET}", "write the value in its place in a copy of the file"
             )
-        return Stated(last.key, value, last.place)
+        return Statement(last.key, value, last.place)
 
-    def known(self, *names: str) -> Stated | None:
+    def known(self, *names: str) -> Statement | None:
         """The flag of one of these names, if it is given with a value that the file sets."""
         last = next((stated for file in reversed(self.files) if (stated := file.get(*names)) is not None), None)
         return None if last is None or "$" in last.value else self.get(*names)
@@ -107,7 +107,7 @@ class _Launch:
         """Whether a flag is given, whatever its value."""
         return any(file.get(*names) is not None for file in self.files)
 
-    def need(self, *names: str) -> Stated:
+    def need(self, *names: str) -> Statement:
         stated = self.get(*names)
         if stated is None:
             raise ConfigError(
@@ -137,7 +137,7 @@ def flags_of_document(document: Document) -> Flags | None:
         for key, value in inside.items() if isinstance(inside, dict) else ():
             if key.startswith("--") and value is not None and value is not False:
                 words = value if isinstance(value, list) else [] if value is True else [value]
-                given.append(Stated(key, " ".join(map(str, words)), document.place((*path, key))))
+                given.append(Statement(key, " ".join(map(str, words)), document.place((*path, key))))
     return Flags(document.file, tuple(given)) if given else None
 
 
@@ -214,17 +214,17 @@ def _unknown_lengths(mixed: Sequence[Blend], blends: Sequence[BlendFile]) -> lis
 # --- blends ------------------------------------------------------------------------------------------------
 
 
-def _of_flag(flag: Stated, notes: list[str], texts: dict[str, Text]) -> Blend:
-    return _blend([Stated(flag.key, word, flag.place) for word in flag.value.split()], flag, notes, texts)
+def _of_flag(flag: Statement, notes: list[str], texts: dict[str, Text]) -> Blend:
+    return _blend([Statement(flag.key, word, flag.place) for word in flag.value.split()], flag, notes, texts)
 
 
-def _blend(words: Sequence[Stated], whole: Stated, notes: list[str], texts: dict[str, Text]) -> Blend:
+def _blend(words: Sequence[Statement], whole: Statement, notes: list[str], texts: dict[str, Text]) -> Blend:
     """`W P W P …`, or a single prefix."""
     for word in words:
         if isinstance(word.value, str) and is_reference(word.value):
             raise word.refused(f"holds `{word.value}`, {_UNSET}", "write its value in its place in a copy of the file")
     if len(words) == 1 and exact(words[0].value) is None:
-        words = [Stated(words[0].key, 1, words[0].place), *words]
+        words = [Statement(words[0].key, 1, words[0].place), *words]
     weights, prefixes = words[::2], words[1::2]
     alternate = len(weights) == len(prefixes) and not any(exact(prefix.value) is not None for prefix in prefixes)
     if not words or not alternate or any(exact(weight.value) is None for weight in weights):
@@ -244,7 +244,7 @@ def _blend(words: Sequence[Stated], whole: Stated, notes: list[str], texts: dict
     return mixed
 
 
-def _text(prefix: Stated) -> Text:
+def _text(prefix: Statement) -> Text:
     path = PurePosixPath(str(prefix.value))
     return Text(
         str(path), {"tokenised": str(path.parent), "files": (f"{path.name}.bin",), "format": "megatron"}, prefix
@@ -254,11 +254,11 @@ def _text(prefix: Stated) -> Text:
 # --- lengths -----------------------------------------------------------------------------------------------
 
 
-def _ends(transitions: Stated | None) -> list[int]:
+def _ends(transitions: Statement | None) -> list[int]:
     if transitions is None:
         return []
     words = str(transitions.value).replace(",", " ").split()
-    ends = sorted(Stated(transitions.key, word, transitions.place).integer() for word in words)
+    ends = sorted(Statement(transitions.key, word, transitions.place).integer() for word in words)
     if not ends or len(set(ends)) < len(ends):
         raise transitions.refused(f"is {describe(transitions.value)}", "iterations, each once, as in `800000,900000`")
     return ends
@@ -317,7 +317,7 @@ def _ramping(launch: _Launch, ends: list[int], mixed: Blend) -> tuple[list[Recip
         raise ramp.refused(f"has {len(words)} numbers", "it is START INCREMENT SAMPLES, as in `256 64 2000000`")
     if length.key != "--train-samples":
         raise length.refused("cannot be given with a batch that grows", "Megatron counts samples then: --train-samples")
-    start, increment, samples = (Stated(ramp.key, word, ramp.place).integer() for word in words)
+    start, increment, samples = (Statement(ramp.key, word, ramp.place).integer() for word in words)
     number, rest = divmod(batch.integer() - start, increment)
     if rest or number < 1:
         raise ramp.refused(
@@ -332,7 +332,7 @@ def _ramping(launch: _Launch, ends: list[int], mixed: Blend) -> tuple[list[Recip
 
 
 def _growing(
-    schedule: Stated, length: Stated, mixed: Blend, sequence_length: int
+    schedule: Statement, length: Statement, mixed: Blend, sequence_length: int
 ) -> tuple[list[RecipeStage], list[int]]:
     """A stage for each batch of `0:768 250B:1536`: it grows at the first step at which a threshold is reached."""
     steps = sorted(_threshold(schedule, entry) for entry in str(schedule.value).replace(",", " ").split())
@@ -361,7 +361,7 @@ def _growing(
     return stages, ends
 
 
-def _threshold(schedule: Stated, entry: str) -> tuple[int, int]:
+def _threshold(schedule: Statement, entry: str) -> tuple[int, int]:
     numbers = []
     for word in entry.upper().split(":"):
         number = exact(word[:-1] if word[-1:] in _SCALES else word)
@@ -400,12 +400,12 @@ def _model(launch: _Launch, notes: list[str]) -> Fact | None:
     return fact(flow(entries), *stated.values(), vocabulary, untied)
 
 
-def _inner_width(launch: _Launch, width: Stated | None) -> Stated:
+def _inner_width(launch: _Launch, width: Statement | None) -> Statement:
     """Megatron-LM's default of `--ffn-hidden-size` (megatron/training/arguments.py, validate_args)."""
     assert width is not None
     hidden = width.integer()
     inner = 8 * hidden // (3 * 64) * 64 if launch.given("--swiglu") else 4 * hidden
-    return Stated("--ffn-hidden-size", inner, None)
+    return Statement("--ffn-hidden-size", inner, None)
 
 
 def _optimizer(launch: _Launch) -> Fact:
@@ -434,7 +434,7 @@ def _learning_rate(launch: _Launch, ends: list[int], sequence_length: int, notes
     batch = launch.get("--global-batch-size")
     sequences = 0 if batch is None else batch.integer()
 
-    def samples(kind: str) -> tuple[int | None, Stated | None]:
+    def samples(kind: str) -> tuple[int | None, Statement | None]:
         stated = launch.get(f"--lr-{kind}-samples", f"--lr-{kind}-iters")
         if stated is None:
             return None, None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from curriculum.config.recipes.recipe import Stated, exact
+from curriculum.config.recipes.recipe import Statement, exact
 from curriculum.config.yaml import Document
 from curriculum.errors import Place
 
@@ -15,8 +15,8 @@ class BlendFile:
     """A file that holds one blend: weights and prefixes in turn."""
 
     file: str
-    whole: Stated
-    words: tuple[Stated, ...]
+    whole: Statement
+    words: tuple[Statement, ...]
     left_out: tuple[str, ...] = ()
 
 
@@ -30,8 +30,8 @@ def of_document(document: Document) -> BlendFile | None:
     others = (key for key in document.value if key != "train") if by_split else ()
     return BlendFile(
         document.file,
-        Stated("train", words, document.place(path)),
-        tuple(Stated("train", word, document.place((*path, at))) for at, word in enumerate(words)),
+        Statement("train", words, document.place(path)),
+        tuple(Statement("train", word, document.place((*path, at))) for at, word in enumerate(words)),
         tuple(f"{document.file}:{document.key_place((key,)).line} {key}" for key in others),
     )
 
@@ -39,10 +39,10 @@ def of_document(document: Document) -> BlendFile | None:
 def of_text(text: str, file: str) -> BlendFile | None:
     """A file of nothing but weights and prefixes, as `--data-args-path` names it; None for any other text."""
     words = tuple(
-        Stated("blend", match.group(), Place(file, number, match.start() + 1, line))
+        Statement("blend", match.group(), Place(file, number, match.start() + 1, line))
         for number, line in enumerate(text.splitlines(), 1)
         for match in re.finditer(r"\S+", line.partition("#")[0])
     )
     if len(words) < 2 or exact(words[0].value) is None or exact(words[1].value) is not None:
         return None
-    return BlendFile(file, Stated("blend", text, words[0].place), words)
+    return BlendFile(file, Statement("blend", text, words[0].place), words)

@@ -18,7 +18,7 @@ from curriculum.config.recipes.recipe import (
     Fact,
     Recipe,
     RecipeStage,
-    Stated,
+    Statement,
     Text,
     blend,
     curve,
@@ -103,9 +103,9 @@ def _last_start(document: Document) -> Decimal:
     return max((exact(stage.get("start_training_step")) or Decimal(0) for stage in listed), default=Decimal(0))
 
 
-def _stages(values: Values, texts: dict[str, Text], notes: list[str]) -> dict[int, tuple[Stated, Stated, Blend]]:
+def _stages(values: Values, texts: dict[str, Text], notes: list[str]) -> dict[int, tuple[Statement, Statement, Blend]]:
     """Name, first step and blend of each stage by that step, in order; several files must state the same of one."""
-    by_start: dict[int, tuple[Stated, Stated, Blend]] = {}
+    by_start: dict[int, tuple[Statement, Statement, Blend]] = {}
     for document in values.documents:
         for number in range(len(document.value["data_stages"])):
             path = ("data_stages", number)
@@ -130,7 +130,7 @@ def _stages(values: Values, texts: dict[str, Text], notes: list[str]) -> dict[in
     return starts
 
 
-def _of(values: Values, document: Document, *path: str | int) -> Stated:
+def _of(values: Values, document: Document, *path: str | int) -> Statement:
     stated = values.of(document, *path)
     if stated is None:
         raise ConfigError(
@@ -159,7 +159,7 @@ def _blend(values: Values, document: Document, number: int, texts: dict[str, Tex
     elif given is not None:
         raise given.refused(f"must be a list of {len(names)} numbers, one for each folder", "as in `[0.7, 0.3]`")
     elif len(names) == 1:
-        weights = [Stated(folders.key, 1, folders.place)]
+        weights = [Statement(folders.key, 1, folders.place)]
     else:
         raise folders.refused(
             f"names {len(names)} folders without weights: each is read whole, and their sizes are not stated here",
@@ -178,7 +178,9 @@ def _blend(values: Values, document: Document, number: int, texts: dict[str, Tex
     return mixed
 
 
-def _text(values: Values, document: Document, path: tuple[str | int, ...], key: str, name: str, stated: Stated) -> Text:
+def _text(
+    values: Values, document: Document, path: tuple[str | int, ...], key: str, name: str, stated: Statement
+) -> Text:
     place = name.rstrip("/")
     if key == "dataset_folder":
         return Text(place, {"tokenised": place, "format": "datatrove"}, stated)
@@ -229,7 +231,7 @@ def _optimizer(values: Values) -> Fact:
 def _learning_rate(values: Values, steps: int, starts: Sequence[int], tokens: int, notes: list[str]) -> Fact:
     """nanotron's rise, hold and fall (`lr_scheduler_builder` in its helpers.py) as one curve."""
 
-    def get(key: str) -> Stated | None:
+    def get(key: str) -> Statement | None:
         return values.latest("optimizer", "learning_rate_scheduler", key)
 
     top = values.need("optimizer", "learning_rate_scheduler", "learning_rate", latest=True)

@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import PurePosixPath
 from typing import Final
 
-from curriculum.config.recipes.recipe import Blend, Fact, Recipe, RecipeStage, Stated, Text, blend, fact, spelled
+from curriculum.config.recipes.recipe import Blend, Fact, Recipe, RecipeStage, Statement, Text, blend, fact, spelled
 from curriculum.config.recipes.values import Values
 from curriculum.config.yaml import Document, KeyPath
 from curriculum.errors import ConfigError
@@ -70,7 +70,7 @@ def read(documents: Sequence[Document]) -> Recipe:
 
 
 def _blend(values: Values, document: Document, path: KeyPath, notes: list[str], texts: dict[str, Text]) -> Blend:
-    weighted: list[tuple[Text, Stated]] = []
+    weighted: list[tuple[Text, Statement]] = []
     passes: dict[str, Fact] = {}
     listed = values.of(document, *path)
     assert listed is not None
@@ -92,7 +92,7 @@ def _blend(values: Values, document: Document, path: KeyPath, notes: list[str], 
         if any(text.name == earlier.name for earlier, _ in weighted):
             raise name.refused(f"`{name.value}` is here for the second time", "a source's name is unique there")
         weighted.append((text, ratio))
-        repeated = repeated or Stated("max_repetition_ratio", 1, None)
+        repeated = repeated or Statement("max_repetition_ratio", 1, None)
         passes[text.path] = fact(spelled(repeated.number()), repeated)
     mixed = blend(weighted, notes, texts)
     total = sum(mixed.shares().values(), Decimal(0))
@@ -105,7 +105,7 @@ def _blend(values: Values, document: Document, path: KeyPath, notes: list[str], 
     return Blend(mixed.weights, {path: limit for path, limit in passes.items() if path in mixed.weights})
 
 
-def _text(name: str, paths: Stated) -> Text:
+def _text(name: str, paths: Statement) -> Text:
     """The files of a source below the longest folder that they share."""
     split = [PurePosixPath(str(path)).parts for path in paths.value]
     shared = 0

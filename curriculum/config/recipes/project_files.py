@@ -16,7 +16,7 @@ from typing import Any, Final
 from curriculum import config, fs
 from curriculum.config import init, json_schema, layout, starter
 from curriculum.config.project import Project
-from curriculum.config.recipes.recipe import SEQUENCE_LENGTH, Fact, Recipe, Stated, Text, flow, spelled
+from curriculum.config.recipes.recipe import SEQUENCE_LENGTH, Fact, Recipe, Statement, Text, flow, spelled
 from curriculum.config.yaml import Document, parse_yaml
 from curriculum.errors import ConfigError
 from curriculum.units import Length, parse_length
@@ -242,7 +242,7 @@ def _source_names(texts: Mapping[str, Text], entries: Mapping[str, config.Source
     return names
 
 
-def _tokenizer(stated: Stated | None, tokenizers: Mapping[str, config.TokenizerEntry]) -> tuple[str, str, str]:
+def _tokenizer(stated: Statement | None, tokenizers: Mapping[str, config.TokenizerEntry]) -> tuple[str, str, str]:
     """Name, path and comment of the tokenizer that the recipe names; else one of the project, or Llama 2's."""
     if stated is None:
         name = next(iter(tokenizers), "llama-2")

@@ -17,7 +17,7 @@ _LONGEST_NUMBER: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Stated:
+class Statement:
     """A value of a foreign file under its `key` there; without a place it is a default of the trainer."""
 
     key: str
@@ -84,7 +84,7 @@ class Fact:
         return not self.origin
 
 
-def fact(text: str, *stated: Stated | None) -> Fact:
+def fact(text: str, *stated: Statement | None) -> Fact:
     """`text` with the places of those of `stated` that are there."""
     return Fact(text, ", ".join(dict.fromkeys(each.origin for each in stated if each is not None)))
 
@@ -95,7 +95,7 @@ class Text:
 
     path: str
     read: Mapping[str, str | tuple[str, ...]]
-    stated: Stated
+    stated: Statement
     name: str = ""
     """The name in the foreign file, if it has one; else the path gives it."""
 
@@ -104,7 +104,7 @@ class Text:
 class Blend:
     """Weights of texts by path, each with its place; `passes` are the most that the foreign file allows."""
 
-    weights: Mapping[str, Stated]
+    weights: Mapping[str, Statement]
     passes: Mapping[str, Fact] = field(default_factory=dict)
 
     def shares(self) -> dict[str, Decimal]:
@@ -130,22 +130,22 @@ class Recipe:
     stages: Sequence[RecipeStage]
     texts: Mapping[str, Text]
     root: Mapping[str, Fact]
-    tokenizer: Stated | None = None
+    tokenizer: Statement | None = None
     mask_documents: Fact | None = None
     notes: Sequence[str] = ()
     left_out: Sequence[str] = ()
 
 
-def blend(weighted: Iterable[tuple[Text, Stated]], notes: list[str], texts: dict[str, Text]) -> Blend:
+def blend(weighted: Iterable[tuple[Text, Statement]], notes: list[str], texts: dict[str, Text]) -> Blend:
     """The blend of weighted texts, which join `texts`; a note for each that has weight 0, or is named twice."""
-    weights: dict[str, Stated] = {}
+    weights: dict[str, Statement] = {}
     for text, weight in weighted:
         if weight.number() == 0:
             notes.append(f"{weight.origin}: `{text.path}` has weight 0 and is left out")
             continue
         if text.path in weights:
             notes.append(f"{weight.origin}: `{text.path}` is named twice; its weights are added")
-            weight = Stated(weight.key, weights[text.path].number() + weight.number(), weight.place)
+            weight = Statement(weight.key, weights[text.path].number() + weight.number(), weight.place)
         weights[text.path] = weight
         texts.setdefault(text.path, text)
     return Blend(weights)

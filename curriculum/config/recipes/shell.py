@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from curriculum.config.recipes.recipe import Stated
+from curriculum.config.recipes.recipe import Statement
 from curriculum.errors import Place, shortened
 
 _OPENS: Final = frozenset({"if", "for", "while", "until", "case", "{"})
@@ -54,13 +54,13 @@ class Flags:
     """The flags of one file in order, each as often as it is given: name to values, with its place."""
 
     file: str
-    given: tuple[Stated, ...]
+    given: tuple[Statement, ...]
 
-    def first(self, *names: str) -> Stated | None:
+    def first(self, *names: str) -> Statement | None:
         """The first flag of one of these names."""
         return next((stated for stated in self.given if stated.key in names), None)
 
-    def get(self, *names: str) -> Stated | None:
+    def get(self, *names: str) -> Statement | None:
         """The flag of one of these names; ConfigError where the file gives it twice with different values."""
         uses = [stated for stated in self.given if stated.key in names]
         for stated in uses[1:]:
@@ -86,13 +86,13 @@ def read_flags(text: str, file: str, many: Callable[[str], bool] = lambda flag: 
     """
     lines = text.splitlines()
     variables: dict[str, list[Word]] = {}
-    given: list[Stated] = []
+    given: list[Statement] = []
     depth = 0
     for statement in _statements(text):
         depth += sum(word.text in _OPENS for word in statement) - sum(word.text in _CLOSES for word in statement)
         if depth > 0 and (variable := _assigned(statement)) is not None:
             first = statement[0]
-            given.append(Stated(f"{variable}=", "", Place(file, first.line, first.column, lines[first.line - 1])))
+            given.append(Statement(f"{variable}=", "", Place(file, first.line, first.column, lines[first.line - 1])))
             if statement[-1] is first or not first.text.endswith("("):
                 variables.pop(
                     variable, None
@@ -107,10 +107,10 @@ def read_flags(text: str, file: str, many: Callable[[str], bool] = lambda flag: 
                 if name is not None:
                     flag, _, value = name.text.partition("=")
                     argument = " ".join([*([value] if value else []), *values])
-                    given.append(Stated(flag, argument, Place(file, name.line, name.column, lines[name.line - 1])))
+                    given.append(Statement(flag, argument, Place(file, name.line, name.column, lines[name.line - 1])))
                 name, values = word, []
             elif name is not None and values and not many(name.text) and _REFERENCE.fullmatch(word.text):
-                given.append(Stated(word.text, "", Place(file, word.line, word.column, lines[word.line - 1])))
+                given.append(Statement(word.text, "", Place(file, word.line, word.column, lines[word.line - 1])))
             elif name is not None:
                 values.append(word.text)
     return Flags(file, tuple(given))

@@ -14,7 +14,7 @@ from curriculum.config.recipes.recipe import (
     Fact,
     Recipe,
     RecipeStage,
-    Stated,
+    Statement,
     Text,
     blend,
     curve,
@@ -113,10 +113,10 @@ _BATCH: Final = ("global_batch_size", "num_of_devices", "micro_batch_size")
 _RATE: Final = ("learning_rate", "min_lr", "warmup_steps", "decay_lr")
 
 
-def _assigned(tree: ast.Module, text: str, file: str) -> dict[str, Stated]:
+def _assigned(tree: ast.Module, text: str, file: str) -> dict[str, Statement]:
     """What the module assigns that is a literal or arithmetic of such, and the default of `train_data_dir`."""
     lines = text.splitlines()
-    names: dict[str, Stated] = {}
+    names: dict[str, Statement] = {}
     of_module = {id(node) for node in tree.body}
     for node in ast.walk(tree):
         match node:
@@ -124,7 +124,7 @@ def _assigned(tree: ast.Module, text: str, file: str) -> dict[str, Stated]:
                 for argument, default in zip(reversed(arguments.args), reversed(arguments.defaults), strict=False):
                     inner = default.args[0] if isinstance(default, ast.Call) and default.args else default
                     if argument.arg == _FOLDER and isinstance(inner, ast.Constant) and _FOLDER not in names:
-                        names[_FOLDER] = Stated(_FOLDER, inner.value, _place(inner, lines, file))
+                        names[_FOLDER] = Statement(_FOLDER, inner.value, _place(inner, lines, file))
             case (
                 ast.Assign(targets=[ast.Name(id=name)], value=ast.expr() as assigned)
                 | ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as assigned)
@@ -134,20 +134,20 @@ def _assigned(tree: ast.Module, text: str, file: str) -> dict[str, Stated]:
                     value = _literal(assigned, names, lines, file)
                 except ValueError:
                     if name == CONFIG:
-                        raise Stated(CONFIG, None, place).refused(
+                        raise Statement(CONFIG, None, place).refused(
                             "is not a list of literals", 'write the numbers in a copy, as in `[("train_slim", 0.69)]`'
                         ) from None
                     continue
                 if value is not None:
-                    names[name] = Stated(name, value, place)
+                    names[name] = Statement(name, value, place)
     return names
 
 
-def _literal(node: ast.expr, names: Mapping[str, Stated], lines: list[str], file: str) -> Any:
+def _literal(node: ast.expr, names: Mapping[str, Statement], lines: list[str], file: str) -> Any:
     """The value of a literal, numbers exactly as they are spelled; ValueError for what would have to be run."""
     if isinstance(node, ast.List | ast.Tuple):
         return [
-            Stated("", _literal(item, names, lines, file), _place(item, lines, file))
+            Statement("", _literal(item, names, lines, file), _place(item, lines, file))
             if isinstance(node, ast.Tuple)
             else _literal(item, names, lines, file)
             for item in node.elts
@@ -174,18 +174,18 @@ def _place(node: ast.expr | ast.stmt, lines: list[str], file: str) -> Place:
     return Place(file, node.lineno, node.col_offset + 1, lines[node.lineno - 1])
 
 
-def _pair(item: Any, config: Stated) -> tuple[Stated, Stated]:
-    if not isinstance(item, list) or len(item) != 2 or not all(isinstance(part, Stated) for part in item):
+def _pair(item: Any, config: Statement) -> tuple[Statement, Statement]:
+    if not isinstance(item, list) or len(item) != 2 or not all(isinstance(part, Statement) for part in item):
         raise config.refused("must hold pairs of a prefix and a weight", 'as in `[("train_slim", 0.69)]`')
     prefix, weight = item
     if not isinstance(prefix.value, str):
-        raise Stated(CONFIG, None, prefix.place).refused(
+        raise Statement(CONFIG, None, prefix.place).refused(
             f"names {describe(prefix.value)} as a prefix", 'as in `("train_slim", 0.69)`'
         )
-    return Stated(CONFIG, prefix.value, prefix.place), Stated(CONFIG, weight.value, weight.place)
+    return Statement(CONFIG, prefix.value, prefix.place), Statement(CONFIG, weight.value, weight.place)
 
 
-def _batch(names: Mapping[str, Stated], notes: list[str]) -> Fact | None:
+def _batch(names: Mapping[str, Statement], notes: list[str]) -> Fact | None:
     """What the script trains with at the devices that it states: it rounds down twice."""
     if any(key not in names for key in _BATCH):
         return None
@@ -202,7 +202,7 @@ def _batch(names: Mapping[str, Stated], notes: list[str]) -> Fact | None:
     return fact(f"{whole.integer()} sequences", whole, devices, micro)
 
 
-def _learning_rate(names: Mapping[str, Stated], steps: Stated, tokens: int) -> Fact:
+def _learning_rate(names: Mapping[str, Statement], steps: Statement, tokens: int) -> Fact:
     """Its `get_lr`: a rise, then half a cosine down to `min_lr` at the last step; else constant."""
     top, low, rise, falls = (names.get(key) for key in _RATE)
     assert top is not None

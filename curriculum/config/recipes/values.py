@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from curriculum.config.fields import describe
-from curriculum.config.recipes.recipe import Stated
+from curriculum.config.recipes.recipe import Statement
 from curriculum.config.yaml import Document, Key, KeyPath
 from curriculum.errors import ConfigError, shortened
 
@@ -22,7 +22,7 @@ class Values:
         self.notes: list[str] = []
         self._read: set[KeyPath] = set()
 
-    def get(self, *path: Key) -> Stated | None:
+    def get(self, *path: Key) -> Statement | None:
         """The value at `path`, from the last file that states it; None where none does, or says `null`.
 
         ConfigError where two files state different values.
@@ -36,7 +36,7 @@ class Values:
                 )
         return statements[-1] if statements else None
 
-    def latest(self, *path: Key) -> Stated | None:
+    def latest(self, *path: Key) -> Statement | None:
         """The value at `path` in the last file that states it, with a note for each other value."""
         statements = [stated for document in self.documents if (stated := self.of(document, *path)) is not None]
         for stated in statements[:-1]:
@@ -46,7 +46,7 @@ class Values:
                 self.notes.append(note)
         return statements[-1] if statements else None
 
-    def need(self, *path: Key, latest: bool = False) -> Stated:
+    def need(self, *path: Key, latest: bool = False) -> Statement:
         """The value at `path`, which all files must agree in, or the `latest`; ConfigError where no file states it."""
         stated = self.latest(*path) if latest else self.get(*path)
         if stated is None:
@@ -56,7 +56,7 @@ class Values:
             )
         return stated
 
-    def of(self, document: Document, *path: Key) -> Stated | None:
+    def of(self, document: Document, *path: Key) -> Statement | None:
         """The value at `path` in one of the documents."""
         self._read.add(path)
         value = document.value
@@ -65,7 +65,7 @@ class Values:
             if not present:
                 return None
             value = value[key]
-        return None if value is None else Stated(dotted(path), value, document.place(path))
+        return None if value is None else Statement(dotted(path), value, document.place(path))
 
     def left_out(self) -> list[str]:
         """A line for each value that was not read, a list of plain values in one; equal ones of several files once."""

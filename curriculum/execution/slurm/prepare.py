@@ -21,6 +21,8 @@ from curriculum.launchers.process import runner_command
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareSubmission(Submission):
+    """The preparation of a dataset as a job, with an array of helpers before it where tasks can be shared."""
+
     text: PrepareRequest
 
     @property

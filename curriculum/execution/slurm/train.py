@@ -110,6 +110,8 @@ def outline(request: RunRequest, compiled: Compiled, texts: PreparedText) -> Ite
 
 @dataclass(frozen=True, kw_only=True)
 class TrainSubmission(Submission):
+    """A stage of a lineage as one training job, which queues itself again when it was stopped."""
+
     compiled: Compiled
     stage: CompiledStage
     texts: PreparedText

@@ -78,15 +78,15 @@ def test_nothing_is_shown_of_a_reference_that_has_changed_and_a_damaged_list_is_
     texts = open_texts(compared, "variant")
     ngram_overlap.ngram_overlap(texts.project, [texts.compiled], texts)
     assert len(ngram_record.lines(texts)) == 3  # the held-out text of two sources, and the file
-    known = list(ngram_record.recorded(texts))
+    known = list(ngram_record.records_of(texts))
     assert len(known) == 6
     record, path = next(entry for entry in known if entry[0].option is None)
     documents = ngram_record.documents_of(path, record)
     assert documents is not None
     ngram_record.write(path, replace(record, identity=f"held-out {'0' * 64}"), documents)
-    assert len(list(ngram_record.recorded(texts))) == 5
+    assert len(list(ngram_record.records_of(texts))) == 5
     ngram_record.write(path, replace(record, text="0" * 64), documents)
-    assert len(list(ngram_record.recorded(texts))) == 5
+    assert len(list(ngram_record.records_of(texts))) == 5
 
     for path in (compared / "data/ngrams").rglob("*.documents"):
         path.write_bytes(path.read_bytes() + bytes(24))

@@ -49,6 +49,6 @@ def test_the_timing_of_an_attempt_is_read_under_its_former_name_too(tmp_path: Pa
     former, newest = new_attempt(folder.attempts), new_attempt(folder.attempts)
     timing.write(former, TIMING)
     former.timing.rename(former.path / "pace.json")
-    assert timing.measured(folder) == TIMING
+    assert timing.newest_timing(folder) == TIMING
     newest.timing.write_text(json.dumps({"step_seconds": "fast"}))
-    assert timing.measured(folder) == TIMING
+    assert timing.newest_timing(folder) == TIMING

@@ -11,7 +11,7 @@ import pytest
 
 from curriculum.data import overlap
 from curriculum.data.manifest import HELD_OUT, TRAIN, Manifest, Shard, SpecialTokens, Split, TokenizerRecord
-from curriculum.data.overlap import EMPTY, HashedDataset, Overlap, count_shared, record, recorded, token_hash
+from curriculum.data.overlap import EMPTY, HashedDataset, Overlap, count_shared, read_record, record, token_hash
 
 
 def write_hashes(folder: Path, splits: dict[str, list[list[int]]]) -> HashedDataset:
@@ -90,8 +90,8 @@ def test_a_hash_depends_on_the_tokens_and_not_on_their_width_or_how_they_are_cut
 
 def test_a_record_that_cannot_be_read_is_as_none(tmp_path: Path) -> None:
     path = tmp_path / "overlaps" / "a.json"
-    assert recorded(path) is None
+    assert read_record(path) is None
     record(path, Overlap(train=(1, 2), held_out=(3, 4)))
-    assert recorded(path) == Overlap(train=(1, 2), held_out=(3, 4))
+    assert read_record(path) == Overlap(train=(1, 2), held_out=(3, 4))
     path.write_text('{"train": [1]}')
-    assert recorded(path) is None
+    assert read_record(path) is None

@@ -18,7 +18,7 @@ from curriculum.artifacts import checkpoints
 from curriculum.artifacts.job_process import StopFlag
 from curriculum.artifacts.stage_folder import StageFolder, checkpoint_name
 from curriculum.stream import Stage
-from curriculum.stream.resume import decided
+from curriculum.stream.resume import with_resume
 
 Curriculum = Callable[..., "subprocess.CompletedProcess[str]"]
 FULL = ("--size", "full")
@@ -116,7 +116,7 @@ def test_a_position_that_is_pinned_while_a_stage_trains_towards_it_gets_a_checkp
 def test_a_position_that_is_pinned_during_the_step_that_reaches_it_gets_a_checkpoint(
     finished: Path, tmp_path: Path
 ) -> None:
-    job = decided(job_of(finished, tmp_path / "basic"))
+    job = with_resume(job_of(finished, tmp_path / "basic"))
     stage = Stage(job, StopFlag(), agree=bool, rank=0, world_size=1)
     assert not stage.should_save()
     stage.step += 1

@@ -21,7 +21,7 @@ import pytest
 from curriculum import fs
 from curriculum.artifacts import jobs
 from curriculum.errors import PlanError
-from curriculum.stream.resume import decided
+from curriculum.stream.resume import with_resume
 from runner.monitor import trackers
 
 pytestmark = pytest.mark.processes
@@ -223,7 +223,7 @@ class Attempts:
         fs.write_json(attempt / "undecided.json", {**self.job, "attempt_folder": str(attempt)})
         job = jobs.load(attempt / "undecided.json")
         assert isinstance(job, jobs.TrainJob)
-        jobs.save(decided(job), attempt / "job.json")  # as whoever launches does
+        jobs.save(with_resume(job), attempt / "job.json")  # as whoever launches does
         return commands.start_python(
             *(program or ("-m", "runner")),
             str(attempt / "job.json"),

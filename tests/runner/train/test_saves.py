@@ -20,7 +20,7 @@ from curriculum.artifacts.stage_folder import Attempt, StageFolder
 from curriculum.artifacts.timing import of_attempt
 from curriculum.execution.notices import AttemptNotices
 from curriculum.stream import Stage
-from curriculum.stream.resume import decided
+from curriculum.stream.resume import with_resume
 from runner.checkpoint.rank_file import Staging
 from runner.monitor import hardware
 from runner.train import loop, saves
@@ -54,7 +54,7 @@ def test_a_stage_in_short_memory_waits_for_its_saves_says_so_and_ends_in_the_sam
 def test_the_copy_of_a_save_is_made_beside_the_next_step_and_complete_before_its_update(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = decided(replace(job_of(finished, tmp_path / "at-once"), checkpoint_every=256, stop_at=1024))
+    job = with_resume(replace(job_of(finished, tmp_path / "at-once"), checkpoint_every=256, stop_at=1024))
     loop.train(job, ALONE, StopFlag())
     late = replace(
         job, stage_folder=str(tmp_path / "late"), attempt_folder=str(tmp_path / "late/attempt"), generation=0

@@ -24,7 +24,7 @@ from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import RunFailed
 from curriculum.plan.stage import StagePlan
 from curriculum.stream import Stage
-from curriculum.stream.resume import decided
+from curriculum.stream.resume import with_resume
 from runner.parallel.ranks import Ranks
 from runner.train import loop, state, step
 from runner.train.setup import set_up
@@ -308,7 +308,7 @@ def test_a_gradient_that_is_not_finite_makes_no_update_and_the_clock_goes_on(
 def test_a_step_s_figures_are_read_once_the_next_one_is_on_the_device(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = decided(replace(job_of(finished, tmp_path / "basic"), stop_at=1024))
+    job = with_resume(replace(job_of(finished, tmp_path / "basic"), stop_at=1024))
     metrics, written, apply = Path(job.stage_folder) / "metrics.jsonl", [], loop.update
 
     def watched(*arguments: Any, **options: Any) -> torch.Tensor:
@@ -326,7 +326,7 @@ def test_the_figures_of_the_step_before_a_save_are_in_its_checkpoint(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gradients_not_finite(monkeypatch, lambda step: step == 3)
-    job = decided(replace(job_of(finished, tmp_path / "basic"), stop_at=1024))
+    job = with_resume(replace(job_of(finished, tmp_path / "basic"), stop_at=1024))
     loop.train(job, ALONE, StopFlag())
     saved = checkpoints.latest(StageFolder(Path(job.stage_folder)))
     assert saved is not None
@@ -350,7 +350,7 @@ def test_an_outlier_of_the_gradient_norm_makes_no_update_also_after_a_resume_in_
     digests = []
     for first in (0, 10):
         (attempt := tmp_path / f"attempt-{first}").mkdir()
-        job = decided(replace(job, attempt_folder=str(attempt)))
+        job = with_resume(replace(job, attempt_folder=str(attempt)))
         with monkeypatch.context() as patched:
             gradients_not_finite(patched, lambda step: step == 12, factor=100.0, first=first)
             assert loop.train(job, ALONE, StopFlag())["outcome"] == jobs.DONE
@@ -405,11 +405,11 @@ def test_a_kill_between_a_checkpoint_and_its_ledger_line_is_put_right_by_going_o
 ) -> None:
     job = job_of(finished, tmp_path / "basic")
     folder = Path(job.stage_folder)
-    loop.train(decided(replace(job, stop_at=2048)), ALONE, StopFlag())
+    loop.train(with_resume(replace(job, stop_at=2048)), ALONE, StopFlag())
     assert [entry.position for entry in ledger.read(StageFolder(folder))] == [1024, 2048]
     (StageFolder(folder).ledger).write_bytes((StageFolder(folder).ledger).read_bytes().splitlines(keepends=True)[0])
     (tmp_path / "again").mkdir()
-    loop.train(decided(replace(job, attempt_folder=str(tmp_path / "again"))), ALONE, StopFlag())
+    loop.train(with_resume(replace(job, attempt_folder=str(tmp_path / "again"))), ALONE, StopFlag())
     assert [entry.position for entry in ledger.read(StageFolder(folder))] == [1024, 2048, 3072, 4096, 5120, 6144]
     assert json.loads((folder / "DONE").read_bytes()) == done(finished, "trunk", "basic")
 
@@ -428,5 +428,5 @@ def test_only_a_stage_without_a_checkpoint_draws_its_weights(
     set_up(stage_of(job), ALONE)
     assert len(drawn) == 1
     again = stage(finished, "trunk", "basic")
-    set_up(stage_of(decided(replace(job, stage_folder=str(again)))), ALONE)
+    set_up(stage_of(with_resume(replace(job, stage_folder=str(again)))), ALONE)
     assert len(drawn) == 1, "a checkpoint is loaded without"
