@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     )
     from curriculum.config.learning_rate import LearningRateEntry as LearningRateEntry, PointEntry as PointEntry
     from curriculum.config.machines import MachineEntry as MachineEntry, MachinesFile as MachinesFile
+    from curriculum.config.mixtures import MixtureFile as MixtureFile
     from curriculum.config.optimizer import OptimizerEntry as OptimizerEntry
     from curriculum.config.sizes import SizeEntry as SizeEntry, SizesFile as SizesFile
     from curriculum.config.sources import SourcesFile as SourcesFile, TokenizerEntry as TokenizerEntry
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
         CurriculumFile as CurriculumFile,
         EveryEntry as EveryEntry,
         LeaveOutEntry as LeaveOutEntry,
-        MixtureFile as MixtureFile,
         ModelNumbers as ModelNumbers,
         SkipEntry as SkipEntry,
         StageEntry as StageEntry,
@@ -44,11 +44,12 @@ _EXPORTS = {
     "fields": ("LARGEST_COUNT", "BatchScale", "Refusal", "is_name"),
     "learning_rate": ("LearningRateEntry", "PointEntry"),
     "machines": ("MachineEntry", "MachinesFile"),
+    "mixtures": ("MixtureFile",),
     "optimizer": ("OptimizerEntry",),
     "sizes": ("SizeEntry", "SizesFile"),
     "sources": ("SourcesFile", "TokenizerEntry"),
     "stages": (
-        *("MODELS", "ROOT_KEYS", "AnyScaling", "CurriculumFile", "EveryEntry", "LeaveOutEntry", "MixtureFile"),
+        *("MODELS", "ROOT_KEYS", "AnyScaling", "CurriculumFile", "EveryEntry", "LeaveOutEntry"),
         *("ModelNumbers", "SkipEntry", "StageEntry"),
     ),
     "studies": ("StudyFile",),

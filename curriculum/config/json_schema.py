@@ -16,9 +16,10 @@ from pydantic_core import core_schema
 
 from curriculum.config.entry import Entry
 from curriculum.config.machines import MachinesFile
+from curriculum.config.mixtures import MixtureFile
 from curriculum.config.sizes import SizesFile
 from curriculum.config.sources import SourcesFile
-from curriculum.config.stages import CurriculumFile, MixtureFile
+from curriculum.config.stages import CurriculumFile
 from curriculum.config.studies import StudyFile
 from curriculum.units import Length
 

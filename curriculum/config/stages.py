@@ -1,13 +1,12 @@
-"""stages/*.yaml and mixtures/*.yaml: what is trained after what, and in what proportions."""
+"""stages/*.yaml: what is trained after what."""
 
-import contextlib
 import math
 from collections.abc import Mapping
 from fractions import Fraction
 from types import MappingProxyType
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
-from pydantic import ConfigDict, Discriminator, Field, PlainSerializer, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from curriculum.config import fields
 from curriculum.config.averages import AverageEntry, is_average
@@ -15,12 +14,10 @@ from curriculum.config.batch import BatchEntry
 from curriculum.config.entry import (
     Batch,
     Entry,
-    Evidence,
     Flag,
     Layers,
     Name,
     Names,
-    Passes,
     Position,
     Positions,
     Rate,
@@ -31,7 +28,6 @@ from curriculum.config.entry import (
     Text,
     TokenPosition,
     Tokens,
-    Weight,
     exactly_one,
     lacks,
 )
@@ -41,10 +37,6 @@ from curriculum.config.learning_rate import LearningRateEntry
 from curriculum.config.model_catalogue import CATALOGUE
 from curriculum.config.optimizer import OptimizerEntry
 from curriculum.errors import did_you_mean
-from curriculum.units import parse_fraction
-
-_ROUNDING: Final = Fraction(1, 200)
-"""How far percentages that were rounded one by one may miss 100%."""
 
 
 @fields.form(enum=sorted(CATALOGUE))
@@ -421,55 +413,3 @@ class CurriculumFile(Entry):
 MODELS: Final[Mapping[str, ModelNumbers]] = MappingProxyType(
     {name: ModelNumbers.model_validate(dict(numbers)) for name, numbers in CATALOGUE.items()}
 )
-
-
-class MixtureFile(Entry):
-    """mixtures/NAME.yaml: proportions only."""
-
-    about: Text | None = Field(default=None, description="What it is, for people.")
-    weights: dict[Name, Weight] = Field(
-        description="Source to its proportion of the tokens, on any scale; as in `{slimpajama: 75, code: 25}`."
-    )
-    passes: dict[Name, Passes] = Field(
-        default={},
-        description="Source to the passes allowed over the lineage, else 4, or 1 if `in-order`; as in `{code: 8}`.",
-    )
-    take: dict[Name, Annotated[Fraction, fields.number("20%", most="1"), PlainSerializer(float)]] = Field(
-        default={},
-        description="Source to the part of its text that is read, unless all of it was before; as in `{code: 20%}`.",
-    )
-    evidence: Evidence | None = Field(
-        default=None,
-        description="The decision of a study that the weights rest on, which `plan` checks; as in `domains@0001`.",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _percentages_of_one_whole(cls, value: Any) -> Any:
-        """Refuse percentages beside plain numbers, and those that miss 100% by more than rounding does."""
-        weights = value.get("weights") if isinstance(value, dict) else None
-        if not isinstance(weights, dict):
-            return value
-        signed = {name: str(weight) for name, weight in weights.items() if str(weight).rstrip().endswith("%")}
-        plain = [name for name, weight in weights.items() if name not in signed and weight != 0]
-        if signed and plain:
-            hint = "write all of them with a percent sign, or none: `weights` are on any scale"
-            raise Refusal(f"has no percent sign, and `{next(iter(signed))}` has one", hint, "weights", plain[0])
-        total = Fraction(1)
-        with contextlib.suppress(ValueError):  # a number that is none has its own error
-            total = sum(map(parse_fraction, signed.values()), Fraction(not signed))
-        if abs(total - 1) > _ROUNDING:
-            hint = "make them 100%; or leave the signs out, since `weights` are on any scale"
-            raise Refusal(f"adds up to {float(100 * total):.4g}%, not 100%", hint, "weights")
-        return value
-
-    @model_validator(mode="after")
-    def _something_to_draw(self) -> Self:
-        if not any(self.weights.values()):
-            raise Refusal("gives no source any weight", "as in `weights: {slimpajama: 75, code: 25}`", "weights")
-        for key, verb, names in (("passes", "limits", self.passes), ("take", "takes a part of", self.take)):
-            for name in names:
-                if name not in self.weights:
-                    hint = did_you_mean(name, self.weights)
-                    raise Refusal(f"{verb} `{name}`, which has no weight here", hint, key, name, on_key=True)
-        return self
