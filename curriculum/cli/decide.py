@@ -13,6 +13,8 @@ from curriculum.errors import ConfigError, PlanError
 
 if TYPE_CHECKING:
     from curriculum.config.project import Project
+    from curriculum.studies.decision_input import DecisionInput
+    from curriculum.studies.table import TableFiles
 
 
 def decide(
@@ -50,13 +52,11 @@ def decide(
     from curriculum.cli.view.decision import decision_json, decision_view
     from curriculum.studies import mixture_file, record
     from curriculum.studies.decide import decide as answer
-    from curriculum.studies.decision import Keep, Undecidable
-    from curriculum.studies.decision_input import DecisionInput, read_input
+    from curriculum.studies.decision import Undecidable
+    from curriculum.studies.decision_input import read_input
     from curriculum.studies.propose import fix_proposal
-    from curriculum.studies.table import TableFiles, read
-    from curriculum.studies.table_question import question
+    from curriculum.studies.table import TableFiles
 
-    table = shares, losses
     project: Project | None = None
     about = text = None
     if name is None:
@@ -70,13 +70,9 @@ def decide(
                 "a mixture rests on the record of a study, and options leave none",
                 hint="write studies/NAME.yaml with `table:` and the same goal, then `curriculum decide NAME --write`",
             )
-        weights, limits = _weights(lower), _limits(keep or [])
-        runs = read(TableFiles(shares, losses, join, share_columns, loss_columns))
-        keeps = {source: Keep(None, loss) for source, loss in limits.items()}
-        question_of_table = question(losses.stem, runs, weights, keeps, {})
-        inputs = DecisionInput(question=question_of_table, evidence=runs.evidence, files={})
+        inputs = _read_table(TableFiles(shares, losses, join, share_columns, loss_columns), lower, keep or [])
     else:
-        if any(value is not None for value in (*table, lower, keep)):
+        if any(value is not None for value in (shares, losses, lower, keep)):
             raise ConfigError(
                 f"the study `{name}` says where its runs are and what is wanted",
                 hint="leave out the name, or the options",
@@ -128,6 +124,21 @@ def decide(
         console.print("so       nothing is written")
     if to_run:
         console.print(f"next     {to_train} trains the proposal: its own runs judge it")
+
+
+def _read_table(files: TableFiles, lower: list[str], keep: list[str]) -> DecisionInput:
+    """The runs of two CSV files with the question that the options ask of them."""
+    from curriculum.studies.decision import Keep
+    from curriculum.studies.decision_input import DecisionInput
+    from curriculum.studies.table import read
+    from curriculum.studies.table_question import question
+
+    weights, limits = _weights(lower), _limits(keep)
+    runs = read(files)
+    keeps = {source: Keep(None, loss) for source, loss in limits.items()}
+    return DecisionInput(
+        question=question(files.losses.stem, runs, weights, keeps, {}), evidence=runs.evidence, files={}
+    )
 
 
 def _weights(texts: list[str]) -> dict[str, float]:

@@ -58,9 +58,8 @@ def run(
     study, the stages that they share are trained first, each once.
     """
     from curriculum.cli.progress import RunDisplay
-    from curriculum.compiler import overlap, prepared_text
     from curriculum.errors import PlanError
-    from curriculum.execution import kubernetes, run as execution_run
+    from curriculum.execution import run as execution_run
     from curriculum.execution.request import RunRequest
 
     project, console = open_project(), open_console()
@@ -98,20 +97,8 @@ def run(
         return
     arm, (project, name) = name, addresses.arm_or_curriculum(project, name, size)
     request = replace(request, project=project, curriculum=name)
-    if render:
-        kubernetes.require_launcher(request)
     if dry_run or render:
-        texts = prepared_text.PreparedText.open(project, name, size)
-        compiled = texts.compiled
-        prepared_text.check_folders(texts, planned=True)
-        prepared_text.check_special_tokens(texts)
-        overlap.overlap_lines(texts)
-        lines = list(execution_run.outline(request, compiled, texts))
-        if dry_run or not render:
-            print("\n".join(lines))
-        else:
-            kubernetes.write(request, render)
-            print(f"wrote {render}; start it with: kubectl apply -f {shlex.quote(str(render))}")
+        _outline(request, render, dry_run=dry_run)
         return
     result = execution_run.run(request)
     if result.stopped:
@@ -122,6 +109,25 @@ def run(
         print(f"node {node_rank}: every stage is done")
     else:
         _show_losses(request, result, console)
+
+
+def _outline(request: RunRequest, render: Path | None, *, dry_run: bool) -> None:
+    """Print what the run would do, or write its JobSet; whatever would be refused is refused."""
+    from curriculum.compiler import overlap, prepared_text
+    from curriculum.execution import kubernetes, run as execution_run
+
+    if render:
+        kubernetes.require_launcher(request)
+    texts = prepared_text.PreparedText.open(request.project, request.curriculum, request.size)
+    prepared_text.check_folders(texts, planned=True)
+    prepared_text.check_special_tokens(texts)
+    overlap.overlap_lines(texts)
+    lines = list(execution_run.outline(request, texts.compiled, texts))
+    if dry_run or not render:
+        print("\n".join(lines))
+    else:
+        kubernetes.write(request, render)
+        print(f"wrote {render}; start it with: kubectl apply -f {shlex.quote(str(render))}")
 
 
 def _show_queued(queued: Iterable[QueuedJob], unmeasured: Iterable[str], status: str) -> None:

@@ -269,12 +269,8 @@ def _setting(
     own_learning_rate = stage.learning_rate is not None or (first and file.learning_rate is not None)
     # A stage's `optimizer: reset` is an event; the setting is the file's, or inherited.
     optimizer = file.optimizer if first else None
-    if before and optimizer and optimizer.name != before.optimizer.name and stage.optimizer != "reset":
-        raise PlanError(
-            f"`{name}` goes on with `{optimizer.name}` from the state of `{before.optimizer.name}`",
-            place=document.place(("optimizer",)),
-            hint="say `optimizer: reset` in its first stage: another optimizer begins with fresh state",
-        )
+    if before and optimizer and stage.optimizer != "reset":
+        _check_optimizer(name, optimizer, document, before)
     setting = Setting(
         curriculum=name,
         stage=stage.name,
@@ -310,6 +306,11 @@ def _setting(
         path=("stages", number),
     )
     setting = with_batch_levels(setting, stage.batch, before, end)
+    return replace(setting, until=_declared_end(setting, stage, end))
+
+
+def _declared_end(setting: Setting, stage: config.StageEntry, end: int) -> int:
+    """Where a stage ends, in full-size tokens from the root; PlanError unless that is past `end`, where it starts."""
     key, length = ("until", stage.until) if stage.until is not None else ("tokens", stage.tokens)
     assert length is not None
     until = length_in_tokens(setting, length, key) + (end if key == "tokens" else 0)
@@ -326,7 +327,7 @@ def _setting(
             place=setting.place(key),
             hint="`until:` is a position counted from the root; `tokens:` gives the stage's own length",
         )
-    return replace(setting, until=until)
+    return until
 
 
 def _batch(
@@ -336,6 +337,16 @@ def _batch(
     if isinstance(stated, config.BatchEntry):
         return stated.from_
     return stated if stage.batch is not None or before is None else kept_tokens(stated, before, sequence_length)
+
+
+def _check_optimizer(name: str, optimizer: config.OptimizerEntry, document: Document, before: Setting) -> None:
+    """PlanError when a variant takes the state of another optimizer than its own."""
+    if optimizer.name != before.optimizer.name:
+        raise PlanError(
+            f"`{name}` goes on with `{optimizer.name}` from the state of `{before.optimizer.name}`",
+            place=document.place(("optimizer",)),
+            hint="say `optimizer: reset` in its first stage: another optimizer begins with fresh state",
+        )
 
 
 def _check_root_keys(name: str, file: config.CurriculumFile, document: Document, before: Setting) -> None:
