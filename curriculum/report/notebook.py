@@ -15,9 +15,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from curriculum import fs
 from curriculum.analysis import batch, diff_sides, trace
 from curriculum.artifacts.anomalies import read_anomalies
+from curriculum.artifacts.metrics import read_metrics
 from curriculum.compiler import prepared_text, summary
 from curriculum.compiler.compile import Compiled
 from curriculum.compiler.overlap import with_overlap
@@ -84,7 +84,7 @@ class ProjectTables:
         return [
             {"stage": stage.name, **_metrics(line, texts.compiled)}
             for stage in texts.compiled.stages
-            for line in fs.read_json_lines(folders.stage_folder(project, texts.compiled, stage).metrics)
+            for line in read_metrics(folders.stage_folder(project, texts.compiled, stage).metrics)
             if line["position"] <= stage.stop
         ]
 

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 from curriculum import fs
 from curriculum.artifacts.evaluations import read_evaluation
+from curriculum.artifacts.metrics import last_record
 from curriculum.artifacts.stage_folder import StageFolder
 from curriculum.errors import DataError, PlanError
 
@@ -233,7 +234,7 @@ def start(
 
     In the `first` attempt, losses that are recorded already are those of the parent at the stage's start.
     """
-    logged = fs.read_json_lines(folder.metrics) if names and folder.metrics.exists() else []
+    logged = last_record(folder.metrics) if names else None
     return Trackers(
         names,
         About(
@@ -242,7 +243,7 @@ def start(
             folder=folder.path,
             config={**config, "lineage": " -> ".join(lineage)},
             resumed_at=resumed_at,
-            reached=max(resumed_at, logged[-1]["position"] if logged else 0),
+            reached=max(resumed_at, logged["position"] if logged else 0),
             resumed=bool(logged) or (not first and bool(folder.evaluation_files())),
             evaluated=_evaluated(folder, generation, resumed_at) if names else frozenset(),
         ),
