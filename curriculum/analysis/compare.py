@@ -413,20 +413,24 @@ def _rows_between(lineages: Sequence[Compiled], measured: Set[Point]) -> list[Ro
     Of two stages with different batches, each measures at its own first step boundary at or past a multiple.
     """
     rows: list[Row] = []
-    left = set(measured)
+    unplaced = set(measured)
     for position in sorted({point.position for point in measured}):
-        here = [point if (point := point_at(compiled, position)) in left else None for compiled in lineages]
+        here = [point if (point := point_at(compiled, position)) in unplaced else None for compiled in lineages]
         measuring = [compiled for compiled, point in zip(lineages, here, strict=True) if point is not None]
         if not measuring:
             continue
         for number, compiled in enumerate(lineages):
             near = point_at(compiled, position, at_boundary=True)
             # what two measured at the very same position is compared there
-            if here[number] is None and near in left and not any(point_at(o, near.position) in left for o in measuring):
+            if (
+                here[number] is None
+                and near in unplaced
+                and not any(point_at(o, near.position) in unplaced for o in measuring)
+            ):
                 here[number] = near
         if len(set(here) - {None}) > 1:
             rows.append(Row(None, tuple(here)))
-            left -= set(here)
+            unplaced -= set(here)
     return rows
 
 

@@ -158,13 +158,13 @@ class RunDisplay(Listener):
         since, read = now - self._first[0], progress.bytes - self._first[2]
         if since < 1 or read <= 0 or not progress.total_bytes:
             return ""
-        left = max(0, progress.total_bytes - progress.bytes)
+        bytes_to_read = max(0, progress.total_bytes - progress.bytes)
         documents, tokens = (
             int(so_far * progress.total_bytes / progress.bytes) for so_far in (progress.documents, progress.tokens)
         )
         return (
             f"; of about {show_count(documents)} documents, {show_count(tokens)} tokens, "
-            f"{show_seconds(round(since * left / read))} left"
+            f"{show_seconds(round(since * bytes_to_read / read))} left"
         )
 
 

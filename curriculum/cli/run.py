@@ -85,10 +85,10 @@ def run(
             "--render": render,
             "--profile-steps": profile_steps,
         }
-        if given := [option for option, value in single.items() if value is not None]:
+        if options := [option for option, value in single.items() if value is not None]:
             raise PlanError(
-                f"`{given[0]}` is of one curriculum, and {'several' if others else 'a study'} would be trained",
-                hint=f"as in `curriculum run {name}{'/kept' if study else ''} {given[0]} …`",
+                f"`{options[0]}` is of one curriculum, and {'several' if others else 'a study'} would be trained",
+                hint=f"as in `curriculum run {name}{'/kept' if study else ''} {options[0]} …`",
             )
         if study is not None:
             _run_study(request, study, dry_run=dry_run)

@@ -38,8 +38,8 @@ def trace(
     from curriculum.analysis import shard_impact, trace as analysis_trace
     from curriculum.errors import PlanError
 
-    given = [key for key, value in (("document", document), ("range", span), ("shard", shard)) if value is not None]
-    if len(given) != 1 or (given != ["document"] and source is None):
+    questions = [key for key, value in (("document", document), ("range", span), ("shard", shard)) if value is not None]
+    if len(questions) != 1 or (questions != ["document"] and source is None):
         raise PlanError(
             "`trace` takes one text: a document, a range of a source, or a shard of a source",
             hint="`--document ID`, `--source S --range 0:100` or `--source S --shard 3`",

@@ -45,9 +45,9 @@ def whole_weights(average: Sequence[AverageMember]) -> list[int]:
     if not average:
         return []
     common = math.lcm(*(member.weight.denominator for member in average))
-    whole = [int(member.weight * common) for member in average]
-    divisor = math.gcd(*whole)
-    return [weight // divisor for weight in whole]
+    integers = [int(member.weight * common) for member in average]
+    divisor = math.gcd(*integers)
+    return [weight // divisor for weight in integers]
 
 
 def _shape_of(model: Mapping[str, Any]) -> dict[str, Any]:

@@ -332,8 +332,8 @@ def pair(one: Form) -> Form:
 
     def read_both(value: Any) -> tuple[Fraction, Fraction]:
         if not isinstance(value, list | tuple) or len(value) != 2:
-            given = f"a list of {len(value)}" if isinstance(value, list | tuple) else describe(value)
-            raise Refusal(f"must be a list of two numbers, not {given}", "as in `[0.9, 0.95]`")
+            description = f"a list of {len(value)}" if isinstance(value, list | tuple) else describe(value)
+            raise Refusal(f"must be a list of two numbers, not {description}", "as in `[0.9, 0.95]`")
         first, second = one_or_more(one)(value)
         return first, second
 

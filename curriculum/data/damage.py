@@ -50,12 +50,12 @@ def _tokens(
     try:
         if path.stat().st_size != elsewhere.bytes:
             return _changed(path, f"has {path.stat().st_size:,} bytes instead of {elsewhere.bytes:,}", back)
-        digest, left = hashlib.sha256(), size
+        digest, remaining = hashlib.sha256(), size
         with path.open("rb") as file:
             file.seek(elsewhere.offset)
-            while left and (data := file.read(min(left, CHUNK))):
+            while remaining and (data := file.read(min(remaining, CHUNK))):
                 digest.update(data)
-                left -= len(data)
+                remaining -= len(data)
     except OSError as reason:
         return _changed(path, f"cannot be read: {reason.strerror}", back)
     return size if digest.hexdigest() == shard.sha256 else _changed(path, "holds other tokens", back)

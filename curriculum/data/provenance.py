@@ -34,8 +34,8 @@ def provenance(read: Mapping[str, Any]) -> dict[str, Any]:
         python = {"name": platform.python_implementation().lower(), "version": platform.python_version()}
         return {"kind": kind, "packages": [{**python, "licence": "PSF-2.0"}]}
     if kind == "dataset":
-        given = {key: read[key] for key in ("config", "split", "revision") if read.get(key)}
-        return {"kind": kind, "dataset": str(read["dataset"]), **given}
+        options = {key: read[key] for key in ("config", "split", "revision") if read.get(key)}
+        return {"kind": kind, "dataset": str(read["dataset"]), **options}
     if kind in ("folder", "tokenised"):
         return {"kind": kind, "folder": str(read[kind])}
     return {"kind": kind, "repository": str(read["hub"]), "revision": read.get("revision")}

@@ -73,4 +73,4 @@ def _command(request: RunRequest, first_node: str) -> list[str]:
     for name, value in options.items():
         words += [f"--{name}", str(value)] if value is not None else []
     flags = {"--accept-change": request.accept_change, "--accept-environment": request.accept_environment}
-    return words + [flag for flag, given in flags.items() if given]
+    return words + [flag for flag, is_set in flags.items() if is_set]

@@ -131,13 +131,13 @@ def _instants(config: ModelConfig, step: Step, optimizer: Mapping[str, Any]) -> 
     V, L = config.vocab_size, config.num_hidden_layers
     N = step.sequence_length * step.micro_batch
     fused = {name: _fused_shape(tensors) for name, tensors in config.fused_tensors().items()}
-    whole = sum(map(math.prod, fused.values()))
+    elements = sum(map(math.prod, fused.values()))
     root = sum(math.prod(shape) for name, shape in fused.items() if not name.startswith("blocks."))
-    block = (whole - root) // L
+    block = (elements - root) // L
     share = sum(-(-rows // step.shards) * math.prod(rest) for rows, *rest in fused.values())
-    accumulated = 0 if step.micro_batches == 1 else 4 * (share if step.exchange else whole)
+    accumulated = 0 if step.micro_batches == 1 else 4 * (share if step.exchange else elements)
     state = {"weights": 4 * share, **_kept_by_optimizer(config, optimizer, step.shards)}
-    gathered = 2 * (root if step.reshard else whole)
+    gathered = 2 * (root if step.reshard else elements)
     a_token = sum(kept(config, step.checkpointing).values())
     chunk = min(N, max(LOGIT_ROWS, LOGIT_BYTES // (4 * V) // LOGIT_ROWS * LOGIT_ROWS))
     logits = V * (2 * chunk + 2 * max(chunk, D))  # bf16: beside their gradient the logits, then the weights' gradient
@@ -176,7 +176,7 @@ def _instants(config: ModelConfig, step: Step, optimizer: Mapping[str, Any]) -> 
     if step.exchange and often:
         # what replicas exchange is kept until a backward pass ends; that of the first micro-batch is the gradients
         exchanged = {"gradients": at_end["gradients"] + (4 * share if step.replicas > 1 else 0)}
-        whole_model = {"gathered weights": at_end["gathered weights"] if step.reshard else 2 * whole}
+        whole_model = {"gathered weights": at_end["gathered weights"] if step.reshard else 2 * elements}
         instants.append(at_end | whole_model | (exchanged if step.micro_batches > 2 else {}))
         at_end |= exchanged
     update = at_end | {"gradients": 4 * share, "loss": 0, "update": _of_update(config, optimizer)}

@@ -182,8 +182,8 @@ class ProjectTables:
             folders = {name: str(texts.folder(dataset)) for name, dataset in datasets.items()}
             last_step = each.plan.first_step + each.steps_run
             stages.append(StreamStage(each.name, each.plan, last_step, folders))
-        whole = Stream(tuple(stages))
-        return whole if stage is None else whole.stage(stage)
+        lineage_stream = Stream(tuple(stages))
+        return lineage_stream if stage is None else lineage_stream.stage(stage)
 
     def diff(self, old: str, new: str, size: str | None = None) -> Table:
         """A row for everything in which two curricula differ, the first first; empty where they are the same.

@@ -230,7 +230,7 @@ def _by(problem: Programme, laws: Mapping[str, MixtureLaw], others: Mapping[str,
 
 
 def _same(law: MixtureLaw, laws: Mapping[str, MixtureLaw], refitted: Mapping[str, MixtureLaw]) -> MixtureLaw:
-    return next(refitted[source] for source, whole in laws.items() if whole is law)
+    return next(refitted[source] for source, candidate in laws.items() if candidate is law)
 
 
 def _at_round_numbers(
@@ -270,10 +270,10 @@ def _at_round_numbers(
             names = ", ".join(question.sources[at] for at in same)
             notes.append(f"as in the mixture it is around, from which the law does not tell it apart: {names}")
     try:
-        whole = designs.rounded(shares, least, most)
+        counts = designs.rounded(shares, least, most)
     except ValueError:
         return shares, notes
-    return whole / parts, notes
+    return counts / parts, notes
 
 
 def _compared(

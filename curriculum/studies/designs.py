@@ -58,15 +58,15 @@ def d_optimal(
     if picked is not None:
         information += picked.T @ picked
     inverse = np.linalg.inv(information)
-    left, distinct = np.ones(len(points), bool), np.ones(len(points), bool)
+    available, distinct = np.ones(len(points), bool), np.ones(len(points), bool)
     chosen: list[int] = []
     for _ in range(runs):
-        eligible = left & distinct if (left & distinct).any() else left
+        eligible = available & distinct if (available & distinct).any() else available
         gain = np.where(eligible, np.einsum("ij,ij->i", points @ inverse, points), -1.0)
         index = int(np.flatnonzero(gain >= gain.max() - 1e-12)[0])
         direction = inverse @ points[index]
         inverse -= np.outer(direction, direction) / (1.0 + float(points[index] @ direction))
-        left[index] = False
+        available[index] = False
         if apart is not None:
             distinct &= 0.5 * np.abs(apart - apart[index]).sum(axis=1) >= nearest
         chosen.append(index)
@@ -115,16 +115,16 @@ def rounded(shares: Array, low: NDArray[np.int64], high: NDArray[np.int64], part
     ValueError where the bounds do not allow the sum.
     """
     exact = shares * parts
-    whole = np.clip(np.floor(np.round(exact, 6)).astype(np.int64), low, high)
-    while (missing := parts - int(whole.sum())) != 0:
+    counts = np.clip(np.floor(np.round(exact, 6)).astype(np.int64), low, high)
+    while (missing := parts - int(counts.sum())) != 0:
         step = 1 if missing > 0 else -1
-        room = whole < high if step > 0 else whole > low
+        room = counts < high if step > 0 else counts > low
         if not room.any():
             raise ValueError(f"the bounds allow no mixture of {parts} parts")
-        order = np.argsort(np.where(room, -step * np.round(exact - whole, 6), np.inf), kind="stable")
+        order = np.argsort(np.where(room, -step * np.round(exact - counts, 6), np.inf), kind="stable")
         for index in order[: min(abs(missing), int(room.sum()))]:
-            whole[index] += step
-    return whole
+            counts[index] += step
+    return counts
 
 
 def readable(

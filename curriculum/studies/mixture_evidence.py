@@ -93,8 +93,8 @@ def _passes(
     apart = []
     for source, share in shares.items():
         if source in expectations and source in used and plan.sources[source].windows:
-            before, whole = expectations[source]
-            expected, own = before + share * whole, plan.sources[source].epochs(used[source])
+            before, passes_of_all = expectations[source]
+            expected, own = before + share * passes_of_all, plan.sources[source].epochs(used[source])
             apart.append((abs(own - expected) / max(expected, LEAST_PASSES), source, expected, own))
     worst, source, expected, own = max(apart, default=(0.0, "", 0.0, 0.0))
     if worst > PASSES_DIFFER:

@@ -105,9 +105,9 @@ def solve(programme: Programme, *, accepted: float = ACCEPTED, start: Array | No
     low, high = programme.bounds
     if low.sum() > 1 + 1e-9 or high.sum() < 1 - 1e-9 or (low > high + 1e-12).any():
         raise Infeasible((), 0.0)
-    given = [] if start is None else [start]
+    starts = [] if start is None else [start]
     residuals = []
-    for point in (*given, programme.around, np.full(len(low), 1 / len(low))):
+    for point in (*starts, programme.around, np.full(len(low), 1 / len(low))):
         first = within(point, low, high)
         if any(law.at(first)[0] > limit for law, limit in programme.keep):
             first = _feasible_start(programme, first)

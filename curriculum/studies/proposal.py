@@ -71,8 +71,8 @@ def rounded(shares: Mapping[str, float]) -> dict[str, int]:
     """Shares as whole numbers that sum to `PARTS`, by largest remainders; without those that come to none."""
     total = sum(shares.values())
     exact = {source: share / total * PARTS for source, share in sorted(shares.items())}
-    whole = {source: int(value + 1e-9) for source, value in exact.items()}
-    missing = PARTS - sum(whole.values())
-    for source in sorted(exact, key=lambda name: (whole[name] - exact[name], name))[:missing]:
-        whole[source] += 1
-    return {source: weight for source, weight in whole.items() if weight}
+    counts = {source: int(value + 1e-9) for source, value in exact.items()}
+    missing = PARTS - sum(counts.values())
+    for source in sorted(exact, key=lambda name: (counts[name] - exact[name], name))[:missing]:
+        counts[source] += 1
+    return {source: weight for source, weight in counts.items() if weight}

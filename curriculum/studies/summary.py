@@ -216,12 +216,12 @@ def _cost(compiled: CompiledStudy, machine_name: str, machine: config.MachineEnt
     evaluated += expected * tokens_evaluated(longest, like)
     trunk = arms[0].start
     runs = len(arms) + expected
-    whole = cost(compiled.study.project, lineages[:1], machine_name, machine)
+    full_cost = cost(compiled.study.project, lineages[:1], machine_name, machine)
     held = [arm for arm in arms if arm.role in HELD]
     kept = len(held) + expected + compiled.seeds
     on_disk = sum(_checkpoints(stage) for stage in stages)
     seconds, assumption = _seconds(compiled, machine_name, machine, tokens + int(evaluated * EVALUATED), workers)
-    hours = whole["gpus"] * seconds / 3600 if seconds is not None and whole["gpus"] else None
+    hours = full_cost["gpus"] * seconds / 3600 if seconds is not None and full_cost["gpus"] else None
     usd = hours * float(machine.price) if hours is not None and machine.price is not None else None
     _check_budget(compiled, hours, usd)
     return {
@@ -235,8 +235,8 @@ def _cost(compiled: CompiledStudy, machine_name: str, machine: config.MachineEnt
         "gpu_hours": hours,
         "usd": usd,
         "seconds": seconds,
-        "storage_bytes": whole["checkpoint_bytes"] * on_disk,
-        "kept_bytes": whole["checkpoint_bytes"] * kept,
+        "storage_bytes": full_cost["checkpoint_bytes"] * on_disk,
+        "kept_bytes": full_cost["checkpoint_bytes"] * kept,
         "assumptions": [assumption],
     }
 

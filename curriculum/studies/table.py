@@ -281,8 +281,8 @@ def _mixture(line: _Line, columns: dict[str, str]) -> tuple[float, ...]:
             raise DataError(f"the share `{column}` is {share:g}, below 0", place=line.place(column), hint=_SHARE_HINT)
         shares.append(share)
     total = sum(shares)
-    whole = 100.0 if total > 10 else 1.0
-    if abs(total - whole) > ROUNDING * whole:
+    unit = 100.0 if total > 10 else 1.0
+    if abs(total - unit) > ROUNDING * unit:
         raise DataError(
             f"the shares of the run sum to {total:.4g}, not to 1 or 100",
             place=line.place(),

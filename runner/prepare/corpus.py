@@ -322,11 +322,11 @@ class Corpus:
         self, file: SourceFile, split: SplitName, batches: Iterable[pa.RecordBatch]
     ) -> Iterator[Documents]:
         row = 1
-        for whole in batches:
-            self.tally.columns.update(whole.schema.names)
-            used = whole.select([name for name in whole.schema.names if name in self.used])
-            together = _rows_together(whole.num_rows, whole.nbytes, self.batch_bytes)
-            for first in range(0, whole.num_rows, together):
+        for read in batches:
+            self.tally.columns.update(read.schema.names)
+            used = read.select([name for name in read.schema.names if name in self.used])
+            together = _rows_together(read.num_rows, read.nbytes, self.batch_bytes)
+            for first in range(0, read.num_rows, together):
                 batch = used.slice(first, together)
                 yield from self._arrow(_row_prefix(file.name), row, batch, split)
                 row += batch.num_rows

@@ -73,8 +73,8 @@ class DatasetShards:
         """The rows of a streamed shard."""
         split, _, number = file.path.removeprefix(STREAMED).rpartition(":")
         try:
-            whole = self._load()[split]
-            shard = whole.shard(num_shards=whole.num_shards, index=int(number))
+            dataset = self._load()[split]
+            shard = dataset.shard(num_shards=dataset.num_shards, index=int(number))
             if self.name == WEBDATASET:  # its rows have no schema in common, as Arrow needs
                 for rows in shard.iter(batch_size=ROWS):
                     texts = {name: values for name, values in rows.items() if isinstance(values[0], str | bytes)}

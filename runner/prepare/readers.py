@@ -151,5 +151,5 @@ def way_out(unread: LeftOut, column: str, columns: Set[str]) -> str:
     other = usual or (names[0] if len(names) == 1 else "COLUMN")
     if reason == NO_TEXT and column in columns:
         return f"files whose rows have another column are a source of their own, with `files` and `text: {other}`"
-    whole = "" if usual else "; `format: text` reads each file whole, as one document"
-    return f"name the one that holds the text under `read:`, as in `text: {other}`{whole}"
+    alternative = "" if usual else "; `format: text` reads each file whole, as one document"
+    return f"name the one that holds the text under `read:`, as in `text: {other}`{alternative}"

@@ -39,10 +39,10 @@ def read_rope(folder: Path, config: Mapping[str, Any], *, theta: float, position
     """
     new, old = (_mapping(folder, config.get(key), key) for key in ("rope_parameters", "rope_scaling"))
     outside = None if nested else config.get("original_max_position_embeddings")
-    whole = {"stated": outside is not None, "value": positions if outside is None else outside}
+    length = {"stated": outside is not None, "value": positions if outside is None else outside}
     if not nested:
-        ropes = [_flat(folder, config, key, rope, theta, whole) for key, rope in (("rope_scaling", old),) if rope]
-        ropes += [_flat(folder, config, "rope_parameters", new, theta, whole)] if new or not ropes else []
+        ropes = [_flat(folder, config, key, rope, theta, length) for key, rope in (("rope_scaling", old),) if rope]
+        ropes += [_flat(folder, config, "rope_parameters", new, theta, length)] if new or not ropes else []
         if ropes[0] != ropes[-1]:
             hint = "it disagrees with `rope_parameters`; one of the two is stale"
             raise _refused(folder, "rope_scaling", hint, "rope_scaling")
@@ -51,9 +51,9 @@ def read_rope(folder: Path, config: Mapping[str, Any], *, theta: float, position
         hint = f"its class has them under `{FULL}` and `{SLIDING}`"
         raise _refused(folder, "rope_parameters", hint, "rope_parameters")
     parts = {kind: dict(_mapping(folder, new.get(kind), "rope_parameters", kind)) for kind in (FULL, SLIDING)}
-    full = _flat(folder, config, "rope_parameters", {**parts[FULL], **old}, theta, whole)
+    full = _flat(folder, config, "rope_parameters", {**parts[FULL], **old}, theta, length)
     # the class takes a base outside the mapping for full attention alone
-    sliding = _flat(folder, config, "rope_parameters", {"rope_theta": theta, **parts[SLIDING]}, theta, whole)
+    sliding = _flat(folder, config, "rope_parameters", {"rope_theta": theta, **parts[SLIDING]}, theta, length)
     if sliding != Rope(full.theta, None):
         hint = f"`{SLIDING}` may not be scaled, and has to have the base of `{FULL}`"
         raise _refused(folder, "rope_parameters", hint, "rope_parameters", SLIDING)

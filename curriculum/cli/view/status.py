@@ -82,8 +82,8 @@ def _stage(stage: StageStatus) -> Text:
             f"{_percent(stage.position - stage.starts_at, stage.ends_at - stage.starts_at)}"
         )
     if stage.shared_by:
-        left = {name: f" (to {show_count(at)})" for name, at in stage.leaving.items()}
-        sharing = (name + left.get(name, "") for name in stage.shared_by)
+        suffixes = {name: f" (to {show_count(at)})" for name, at in stage.leaving.items()}
+        sharing = (name + suffixes.get(name, "") for name in stage.shared_by)
         line.append(f"\nshared by {', '.join(sharing)}", style="dim")
     for event in stage.events:
         line.append(f"\n{event}")
@@ -117,6 +117,6 @@ def _stage(stage: StageStatus) -> Text:
     return line
 
 
-def _percent(part: int, whole: int) -> str:
+def _percent(part: int, total: int) -> str:
     """Rounded down: 100% means complete."""
-    return f"{part * 1000 // max(1, whole) / 10:.1f}%"
+    return f"{part * 1000 // max(1, total) / 10:.1f}%"

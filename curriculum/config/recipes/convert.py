@@ -42,7 +42,7 @@ def read_recipe(files: Sequence[Path]) -> Recipe:
         else:
             raise _unknown(file, text)
     files_of: dict[str, Sequence[object]] = {**documents, "Megatron-LM": [*flags, *blends], "TinyLlama": scripts}
-    trainers = [trainer for trainer, given in files_of.items() if given]
+    trainers = [trainer for trainer, sources in files_of.items() if sources]
     if len(trainers) > 1 or len(scripts) > 1:
         shown = " and ".join(trainers) if len(trainers) > 1 else f"{len(scripts)} scripts of TinyLlama"
         raise ConfigError(

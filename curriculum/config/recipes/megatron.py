@@ -131,14 +131,14 @@ def flags_of_document(document: Document) -> Flags | None:
     """Flags as keys of a YAML file, at the top or in a mapping there, as in `MODEL_ARGS: {--seq-length: 4096}`."""
     if not isinstance(document.value, dict):
         return None
-    given = []
+    statements = []
     for path in ((), *((key,) for key in document.value)):
         inside = document.value[path[0]] if path else document.value
         for key, value in inside.items() if isinstance(inside, dict) else ():
             if key.startswith("--") and value is not None and value is not False:
                 words = value if isinstance(value, list) else [] if value is True else [value]
-                given.append(Statement(key, " ".join(map(str, words)), document.place((*path, key))))
-    return Flags(document.file, tuple(given)) if given else None
+                statements.append(Statement(key, " ".join(map(str, words)), document.place((*path, key))))
+    return Flags(document.file, tuple(statements)) if statements else None
 
 
 def read(files: Sequence[Flags], blends: Sequence[BlendFile]) -> Recipe:
@@ -279,9 +279,11 @@ def _stages(
     batch = launch.need("--global-batch-size")
     last = length.integer()
     if length.key == "--train-samples":
-        last, left = divmod(last, batch.integer())
-        if left:
-            notes.append(f"{length.origin}: {left:,} samples after the last whole batch are not read, as in Megatron")
+        last, remainder = divmod(last, batch.integer())
+        if remainder:
+            notes.append(
+                f"{length.origin}: {remainder:,} samples after the last whole batch are not read, as in Megatron"
+            )
     stated = launch.get("--phase-transition-iterations")
     if stated is not None and ends[-1] >= last:
         raise stated.refused(

@@ -150,14 +150,14 @@ def _blend(values: Values, document: Document, number: int, texts: dict[str, Tex
             f"one of {', '.join(f'`{key}`' for key in _FOLDERS)} is read",
         )
     folders = _of(values, document, *path, keys[0])
-    given = values.of(document, *path, "dataset_weights")
+    numbers = values.of(document, *path, "dataset_weights")
     names = folders.value if isinstance(folders.value, list | dict) else [folders.value]
     if isinstance(folders.value, dict):
         weights = [_of(values, document, *path, keys[0], name) for name in names]
-    elif given is not None and isinstance(given.value, list) and len(given.value) == len(names):
+    elif numbers is not None and isinstance(numbers.value, list) and len(numbers.value) == len(names):
         weights = [_of(values, document, *path, "dataset_weights", at) for at in range(len(names))]
-    elif given is not None:
-        raise given.refused(f"must be a list of {len(names)} numbers, one for each folder", "as in `[0.7, 0.3]`")
+    elif numbers is not None:
+        raise numbers.refused(f"must be a list of {len(names)} numbers, one for each folder", "as in `[0.7, 0.3]`")
     elif len(names) == 1:
         weights = [Statement(folders.key, 1, folders.place)]
     else:
@@ -174,7 +174,9 @@ def _blend(values: Values, document: Document, number: int, texts: dict[str, Tex
     mixed = blend(weighted, notes, texts)
     total = sum(mixed.shares().values(), Decimal(0))
     if len(names) > 1 and total != 1:
-        notes.append(f"{(given or folders).origin} add up to {total}; a share is a weight by that sum, as in nanotron")
+        notes.append(
+            f"{(numbers or folders).origin} add up to {total}; a share is a weight by that sum, as in nanotron"
+        )
     return mixed
 
 

@@ -86,13 +86,15 @@ def read_flags(text: str, file: str, many: Callable[[str], bool] = lambda flag: 
     """
     lines = text.splitlines()
     variables: dict[str, list[Word]] = {}
-    given: list[Statement] = []
+    statements: list[Statement] = []
     depth = 0
     for statement in _statements(text):
         depth += sum(word.text in _OPENS for word in statement) - sum(word.text in _CLOSES for word in statement)
         if depth > 0 and (variable := _assigned(statement)) is not None:
             first = statement[0]
-            given.append(Statement(f"{variable}=", "", Place(file, first.line, first.column, lines[first.line - 1])))
+            statements.append(
+                Statement(f"{variable}=", "", Place(file, first.line, first.column, lines[first.line - 1]))
+            )
             if statement[-1] is first or not first.text.endswith("("):
                 variables.pop(
                     variable, None
@@ -107,13 +109,15 @@ def read_flags(text: str, file: str, many: Callable[[str], bool] = lambda flag: 
                 if name is not None:
                     flag, _, value = name.text.partition("=")
                     argument = " ".join([*([value] if value else []), *values])
-                    given.append(Statement(flag, argument, Place(file, name.line, name.column, lines[name.line - 1])))
+                    statements.append(
+                        Statement(flag, argument, Place(file, name.line, name.column, lines[name.line - 1]))
+                    )
                 name, values = word, []
             elif name is not None and values and not many(name.text) and _REFERENCE.fullmatch(word.text):
-                given.append(Statement(word.text, "", Place(file, word.line, word.column, lines[word.line - 1])))
+                statements.append(Statement(word.text, "", Place(file, word.line, word.column, lines[word.line - 1])))
             elif name is not None:
                 values.append(word.text)
-    return Flags(file, tuple(given))
+    return Flags(file, tuple(statements))
 
 
 def _assigned(statement: list[Word]) -> str | None:
@@ -160,8 +164,8 @@ def _joined(before: list[Word], word: Word) -> list[Word]:
 def _expanded(words: list[Word], variables: Mapping[str, list[Word]], depth: int = 0) -> Iterator[Word]:
     """The words with known variables put in, split at blanks; a word that is one array becomes its words."""
     for word in words:
-        whole = _REFERENCE.fullmatch(word.text)
-        name = whole and (whole["plain"] or whole["name"])
+        reference = _REFERENCE.fullmatch(word.text)
+        name = reference and (reference["plain"] or reference["name"])
         if name and name in variables and depth < _DEEPEST:
             yield from _expanded(variables[name], variables, depth + 1)
         else:

@@ -189,17 +189,17 @@ def _batch(names: Mapping[str, Statement], notes: list[str]) -> Fact | None:
     """What the script trains with at the devices that it states: it rounds down twice."""
     if any(key not in names for key in _BATCH):
         return None
-    whole, devices, micro = (names[key] for key in _BATCH)
+    batch, devices, micro = (names[key] for key in _BATCH)
     each = devices.integer() * micro.integer()
-    if whole.integer() % each:
-        raise whole.refused(
-            f"of {whole.integer():,} is no multiple of num_of_devices times micro_batch_size, {each:,}",
-            f"the script trains with {whole.integer() // each * each:,}: write that in a copy",
+    if batch.integer() % each:
+        raise batch.refused(
+            f"of {batch.integer():,} is no multiple of num_of_devices times micro_batch_size, {each:,}",
+            f"the script trains with {batch.integer() // each * each:,}: write that in a copy",
         )
     notes.append(
-        f"{whole.origin} is for num_of_devices = {devices.integer()}; several machines train with as many times more"
+        f"{batch.origin} is for num_of_devices = {devices.integer()}; several machines train with as many times more"
     )
-    return fact(f"{whole.integer()} sequences", whole, devices, micro)
+    return fact(f"{batch.integer()} sequences", batch, devices, micro)
 
 
 def _learning_rate(names: Mapping[str, Statement], steps: Statement, tokens: int) -> Fact:

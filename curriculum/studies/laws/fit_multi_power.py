@@ -92,10 +92,10 @@ def _predict(numbers: Array, curves: Sequence[_Reduced]) -> tuple[Array, Array]:
         falling = np.exp(-power * np.log(curve.total))
         spread = np.exp(log_c - gamma * curve.logarithm) * curve.since
         grown = np.log1p(spread)
-        left = np.exp(-beta * grown)
-        share = beta * left * spread / (1 + spread)
+        damping = np.exp(-beta * grown)
+        share = beta * damping * spread / (1 + spread)
         b = np.exp(log_b)
-        drop = b * ((1 - left) @ curve.size)
+        drop = b * ((1 - damping) @ curve.size)
         parts.append(floor + scale * falling + drop)
         slopes.append(
             np.stack(
@@ -105,7 +105,7 @@ def _predict(numbers: Array, curves: Sequence[_Reduced]) -> tuple[Array, Array]:
                     -scale * falling * np.log(curve.total),
                     drop,
                     b * (share @ curve.size),
-                    b * ((left * grown) @ curve.size),
+                    b * ((damping * grown) @ curve.size),
                     -b * (share @ (curve.size * curve.logarithm)),
                 ]
             )

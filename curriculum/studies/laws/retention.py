@@ -98,8 +98,8 @@ def fit(shares: Array, losses: Array, form: Form) -> RetentionLaw:
     different = len(np.unique(shares))
     if different < least_arms(form):
         raise ValueError(f"{counted(different, 'different share')} cannot fit {least_arms(form)} numbers")
-    whole = _fit(shares, losses, form)
-    return RetentionLaw(*whole, _left_out_error(shares, losses, form))
+    terms = _fit(shares, losses, form)
+    return RetentionLaw(*terms, _left_out_error(shares, losses, form))
 
 
 def choose(shares: Array, losses: Array) -> tuple[RetentionLaw, ...]:
