@@ -215,7 +215,7 @@ def _show_results(request: RunRequest, named: str, results: Sequence[LineageResu
     if any(result.state == pool.STOPPED for result in results):
         raise stopped(command)
     if any(result.state == pool.FAILED for result in results):
-        print(f"the others are done; once that is mended, the same command goes on: {command}")
+        print(f"the others are done; once that is mended, the same command resumes: {command}")
         raise typer.Exit(1)
 
 

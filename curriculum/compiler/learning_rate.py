@@ -63,7 +63,7 @@ def rate_scaling(stage: ResolvedStage, scaler: Scaler, parent: StagePlan | None)
             f"the batch of the stages before multiplies the rate by {before.factor(first):.3g} here, "
             "and `rate_exponent` would start again at 1",
             place=setting.document.place((*setting.path, "batch", "rate_exponent")),
-            hint=f"leave it out, and {before.exponent:g} goes on; or state a `learning_rate`, which holds for `from`",
+            hint=f"leave it out, and {before.exponent:g} stays; or state a `learning_rate`, which holds for `from`",
         )
     return own
 

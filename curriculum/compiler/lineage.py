@@ -343,7 +343,7 @@ def _check_optimizer(name: str, optimizer: config.OptimizerEntry, document: Docu
     """PlanError when a variant takes the state of another optimizer than its own."""
     if optimizer.name != before.optimizer.name:
         raise PlanError(
-            f"`{name}` goes on with `{optimizer.name}` from the state of `{before.optimizer.name}`",
+            f"`{name}` continues with `{optimizer.name}` from the state of `{before.optimizer.name}`",
             place=document.place(("optimizer",)),
             hint="say `optimizer: reset` in its first stage: another optimizer begins with fresh state",
         )

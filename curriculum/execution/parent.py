@@ -54,7 +54,7 @@ def with_readable_parent(job: jobs.TrainJob, stop: StopFlag, note: Callable[[str
         return job
     if not job.averages:
         note(
-            f"of checkpoint `{parent.name}` the weights alone are taken: another trainer goes on with new optimizer "
+            f"of checkpoint `{parent.name}` the weights alone are taken: another trainer starts with new optimizer "
             "state"
         )
     if saved or job.trainer is None:  # of `layout: hf`, which the job's trainer reads

@@ -120,7 +120,7 @@ def submit_next(submission: Attempt) -> dict[str, Any]:
         options = request.project.options(request.size)
         raise RunFailed(
             f"{len(missing)} arm{'s' * (len(missing) > 1)} of `{name}` did not end, as `{missing[0]}`: nothing follows",
-            hint=f"`curriculum status {name}{options}` shows them; the command that submitted them goes on",
+            hint=f"`curriculum status {name}{options}` shows them; the command that submitted them resumes",
         )
     if (following := next_runs(study)) is None:
         return {"outcome": jobs.DONE, "message": "nothing follows"}

@@ -79,7 +79,7 @@ def _text(name: str, members: Sequence[str], weights: str | None, last: int | No
         "# The weights of these checkpoints, averaged; clock, settings and positions of the sources are the first's.",
         f"about: the average of {f'the last {last} of ' if last is not None else ''}{', '.join(members)}",
         f"from: {{average: {what}{shares}}}",
-        "# Stages that are added here go on from the average, with fresh optimizer state.",
+        "# Stages that are added here continue from the average, with fresh optimizer state.",
     ]
     return "\n".join(lines) + "\n"
 
@@ -90,6 +90,6 @@ def _text_of_one(name: str, member: str) -> str:
         "# The moving average of the weights that this checkpoint keeps; clock, settings and positions are its own.",
         f"about: the moving average of {member}",
         f"from: {{ema: {member}}}",
-        "# Stages that are added here go on from it, with fresh optimizer state.",
+        "# Stages that are added here continue from it, with fresh optimizer state.",
     ]
     return "\n".join(lines) + "\n"

@@ -80,7 +80,7 @@ def read_input(project: Project, name: str, size: str) -> DecisionInput:
             f"{len(forks.missing)} of {len(compiled.forks)} arms of study `{name}` have no first end yet, as "
             f"{forks.missing[0]}",
             place=document.place(("drop",)),
-            hint=f"`curriculum run {name}{project.options(size)}` trains them, drops some, and goes on with the others",
+            hint=f"`curriculum run {name}{project.options(size)}` trains them, drops some and continues the others",
         )
     if not measured.plans:
         aside = f"; {measured.set_aside[0].arm}: {measured.set_aside[0].reason}" if measured.set_aside else ""
