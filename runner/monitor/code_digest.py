@@ -43,6 +43,7 @@ TRAINING_CODE: dict[str, str] = {
     "model on devices": "runner/parallel/build.py",
     "sharding": "runner/parallel/fsdp.py",
     "ranks": "runner/parallel/ranks.py",
+    "sharded tensors": "runner/parallel/sharded.py",
     "canonical sums": "runner/parallel/canonical.py",
     "determinism": "runner/parallel/determinism.py",
     "checkpoint tensors": "runner/checkpoint/tensors.py",
@@ -63,7 +64,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "65c47fe60b67b94687d6f9d4f4103d0d4a17f9a2a9c6573af5fa2a795f165a21",
+            "b7f3d786516e0ecaac3768f145750128eaa04d621e8c24904362abe54e6bbfc9",
         }
     ),
 )
