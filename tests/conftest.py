@@ -26,10 +26,30 @@ if TYPE_CHECKING:
     from selenium.webdriver.remote.webdriver import WebDriver
 
 
+MEMORY = Path("/dev/shm")
+ROOM = 8 << 30
+"""Bytes that the folders of all tests may take before they are removed, with a margin."""
+
+
 def pytest_configure() -> None:
-    """What a shell starts in the background ignores Ctrl-C, and so would every process that a test interrupts."""
+    """Folders of tests lie in memory where it has room: on a disk each of the many fsyncs waits some milliseconds.
+
+    What a shell starts in the background ignores Ctrl-C, and so would every process that a test interrupts.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if _has_room():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+
+def _has_room() -> bool:
+    """Whether the folders of tests fit into memory beside what the tests themselves need."""
+    try:
+        free = shutil.disk_usage(MEMORY).free
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    except OSError:
+        return False
+    return free >= ROOM and int(lines["MemAvailable"].split()[0]) * 1024 >= 2 * ROOM
 
 
 STARTING = {"built_once", "curriculum", "browser", "slurm"}
