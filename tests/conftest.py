@@ -52,7 +52,7 @@ def _has_room() -> bool:
     return free >= ROOM and int(lines["MemAvailable"].split()[0]) * 1024 >= 2 * ROOM
 
 
-STARTING = {"built_once", "curriculum", "browser", "slurm"}
+STARTING = {"built", "built_once", "curriculum", "browser", "slurm"}
 """Fixtures that start processes; tests that do so by themselves carry the mark `processes`."""
 
 
@@ -127,8 +127,8 @@ def in_process(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture(scope="session")
-def built_once(tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
-    """Let whichever worker comes first build a project, and give every worker a copy of its own."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
+    """Let whichever worker comes first build a project, which every worker only reads."""
 
     def build_once(name: str, build: Callable[[Path], None]) -> Path:
         base = tmp_path_factory.getbasetemp()
@@ -141,12 +141,23 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
                 shutil.rmtree(original, ignore_errors=True)  # what a build that failed has left
                 build(original)
                 is_built.touch()
+        return original
+
+    return build_once
+
+
+@pytest.fixture(scope="session")
+def built_once(built: BuiltOnce, tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
+    """Let whichever worker comes first build a project, and give every worker a copy of its own."""
+
+    def copy_of(name: str, build: Callable[[Path], None]) -> Path:
+        original = built(name, build)
         copy = Path(shutil.copytree(original, tmp_path_factory.mktemp(f"{name}-copy") / "project"))
         for job in copy.rglob("attempts/*/job.json"):  # it names its folders in full
             job.write_text(job.read_text().replace(str(original), str(copy)))
         return copy
 
-    return build_once
+    return copy_of
 
 
 @pytest.fixture(scope="session")
