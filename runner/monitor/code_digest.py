@@ -64,8 +64,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "1f3eddcf148a8c3011e48e189943d7b645808194a718efb2bb5dbf5f8e110a69",
-            "b7f3d786516e0ecaac3768f145750128eaa04d621e8c24904362abe54e6bbfc9",
+            "58b71ce88abfe1cfef67c048cb6d6cf769a1e2754a69345e75e402817eeba46b",
         }
     ),
 )
