@@ -64,7 +64,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "58b71ce88abfe1cfef67c048cb6d6cf769a1e2754a69345e75e402817eeba46b",
+            "0539e10a8dfb4452d4f8a1a412aee82a5317a0ff7f16467261e7152016199c9b",
         }
     ),
 )
