@@ -26,13 +26,33 @@ if TYPE_CHECKING:
     from selenium.webdriver.remote.webdriver import WebDriver
 
 
+MEMORY = Path("/dev/shm")
+ROOM = 8 << 30
+"""Bytes that the folders of all tests may take before they are removed, with a margin."""
+
+
 def pytest_configure() -> None:
-    """What a shell starts in the background ignores Ctrl-C, and so would every process that a test interrupts."""
+    """Folders of tests lie in memory where it has room: on a disk each of the many fsyncs waits some milliseconds.
+
+    What a shell starts in the background ignores Ctrl-C, and so would every process that a test interrupts.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if _has_room():
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 
-STARTING = {"built_once", "curriculum", "browser", "slurm"}
+def _has_room() -> bool:
+    """Whether the folders of tests fit into memory beside what the tests themselves need."""
+    try:
+        free = shutil.disk_usage(MEMORY).free
+        lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    except OSError:
+        return False
+    return free >= ROOM and int(lines["MemAvailable"].split()[0]) * 1024 >= 2 * ROOM
+
+
+STARTING = {"built", "built_once", "curriculum", "browser", "slurm"}
 """Fixtures that start processes; tests that do so by themselves carry the mark `processes`."""
 
 
@@ -107,8 +127,8 @@ def in_process(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture(scope="session")
-def built_once(tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
-    """Let whichever worker comes first build a project, and give every worker a copy of its own."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
+    """Let whichever worker comes first build a project, which every worker only reads."""
 
     def build_once(name: str, build: Callable[[Path], None]) -> Path:
         base = tmp_path_factory.getbasetemp()
@@ -121,12 +141,23 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
                 shutil.rmtree(original, ignore_errors=True)  # what a build that failed has left
                 build(original)
                 is_built.touch()
+        return original
+
+    return build_once
+
+
+@pytest.fixture(scope="session")
+def built_once(built: BuiltOnce, tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
+    """Let whichever worker comes first build a project, and give every worker a copy of its own."""
+
+    def copy_of(name: str, build: Callable[[Path], None]) -> Path:
+        original = built(name, build)
         copy = Path(shutil.copytree(original, tmp_path_factory.mktemp(f"{name}-copy") / "project"))
         for job in copy.rglob("attempts/*/job.json"):  # it names its folders in full
             job.write_text(job.read_text().replace(str(original), str(copy)))
         return copy
 
-    return build_once
+    return copy_of
 
 
 @pytest.fixture(scope="session")

@@ -134,6 +134,14 @@ class Block(nn.Module):
         return x_BTD if self.multiplier == 1.0 else x_BTD * self.multiplier
 
 
+class Embedding(nn.Embedding):
+    """Torch's, which on the device `meta` draws no numbers: to pretend to, torch would import its compiler."""
+
+    def reset_parameters(self) -> None:
+        if not self.weight.is_meta:
+            super().reset_parameters()
+
+
 class Head(nn.Linear):
     """The output weight, which a loss applies: its forward pass is that of the loss, as FSDP2 expects of a unit."""
 
@@ -162,7 +170,7 @@ class Transformer(nn.Module):
         self.config = config
         self.attend = attend
         self.compiled = self.reshards = self.exchanges_often = False  # as `parallel/fsdp.py` sets them
-        self.embedding = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embedding = Embedding(config.vocab_size, config.hidden_size)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.head = Head(config.hidden_size, config.vocab_size, bias=False)

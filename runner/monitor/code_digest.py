@@ -43,6 +43,7 @@ TRAINING_CODE: dict[str, str] = {
     "model on devices": "runner/parallel/build.py",
     "sharding": "runner/parallel/fsdp.py",
     "ranks": "runner/parallel/ranks.py",
+    "sharded tensors": "runner/parallel/sharded.py",
     "canonical sums": "runner/parallel/canonical.py",
     "determinism": "runner/parallel/determinism.py",
     "checkpoint tensors": "runner/checkpoint/tensors.py",
@@ -63,7 +64,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "1f3eddcf148a8c3011e48e189943d7b645808194a718efb2bb5dbf5f8e110a69",
+            "0539e10a8dfb4452d4f8a1a412aee82a5317a0ff7f16467261e7152016199c9b",
         }
     ),
 )

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from runner.model.transfer import to_device, to_host
 from runner.parallel.ranks import local_part
+from runner.parallel.sharded import is_sharded
 
 
 @torch.no_grad()
@@ -23,7 +23,7 @@ def layer_norms(model: nn.Module) -> Callable[[], dict[str, float]]:
     index = to_device(torch.tensor([numbers[layer] for layer in layers.values()]), norms.device)
     squares = torch.zeros(len(numbers), dtype=torch.float64, device=norms.device).index_add(0, index, norms.square())
     first = next(iter(gradients.values()))
-    if isinstance(first, DTensor):
+    if is_sharded(first):
         dist.all_reduce(squares, group=first.device_mesh.get_group(first.device_mesh.ndim - 1))
     norms_on_host = to_host(squares.sqrt())
     return lambda: dict(zip(numbers, norms_on_host().tolist(), strict=True))

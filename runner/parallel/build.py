@@ -14,6 +14,7 @@ from runner.model.init import initialise
 from runner.model.transformer import Transformer
 from runner.parallel import fsdp
 from runner.parallel.ranks import Ranks, local_part, rows_of
+from runner.parallel.sharded import is_sharded
 
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}  # of one forward pass, when the machine file states none
 
@@ -51,10 +52,17 @@ def build(plan: StagePlan, machine: Machine, ranks: Ranks) -> Transformer:
         compile_blocks=compiles(machine, ranks.device),
         canonical=machine.exactness == "canonical",
     )
-    model.to_empty(device=ranks.device)
+    model._apply(lambda tensor: _in_memory(tensor, ranks.device))  # type: ignore[no-untyped-call]
     if config.tie_word_embeddings:
         model.head.weight = model.embedding.weight
     return model
+
+
+def _in_memory(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """As `Module.to_empty` has it; what is not sharded without `empty_like`, for which torch imports sympy."""
+    if is_sharded(tensor):
+        return torch.empty_like(tensor, device=device)
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
 
 
 def draw_weights(model: Transformer, seed: int) -> None:

@@ -13,16 +13,18 @@ rank's gradients. See docs/exactness.md for what each level promises.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import FSDPModule
 
 from curriculum.errors import PlanError
 from runner.parallel.ranks import Ranks, local_part, rows_of
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
 
 GROUPS_AT_MOST = 64
 """Also the largest number of ranks, since one rank adds up a group by itself."""

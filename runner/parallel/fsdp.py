@@ -5,17 +5,20 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
 from runner.model.attention import operators
 from runner.model.transformer import Transformer
 from runner.parallel.canonical import add_in_pairs
 from runner.parallel.ranks import Ranks
+from runner.parallel.sharded import is_managed
+
+if TYPE_CHECKING:
+    from torch.distributed.fsdp import FSDPModule
 
 
 def apply(
@@ -49,6 +52,8 @@ def apply(
         model.compiled = True
     if ranks.size == 1 and not bf16:
         return
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
     shard = {"none": 1, "full": ranks.size, "hybrid": ranks.local_size, "auto": ranks.local_size}[sharding]
     mesh, replicas = ranks.mesh(shard), None
     if canonical:  # our hooks add the replicas, so FSDP2 gets none
@@ -65,7 +70,7 @@ def apply(
     ends = () if model.config.tie_word_embeddings else (model.embedding, model.head)
     for module in (*ends, model):  # the loss reads the output weight
         fully_shard(module, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
-    if isinstance(model.embedding, FSDPModule):
+    if is_managed(model.embedding):
         # else it gathers what came before it, which is the output weight of the micro-batch before
         model.embedding.set_modules_to_backward_prefetch([model])  # type: ignore[list-item]
     model.reshards, model.exchanges_often = reshard, exchange_often
@@ -96,7 +101,7 @@ def _recomputed(forward: Callable[..., torch.Tensor], stored: Sequence[Any] = ()
 
 def sharded(model: nn.Module) -> Iterator[FSDPModule]:
     """The modules that FSDP2 manages; none without it."""
-    return (module for module in model.modules() if isinstance(module, FSDPModule))
+    return (module for module in model.modules() if is_managed(module))
 
 
 @contextlib.contextmanager
@@ -105,11 +110,12 @@ def micro_batch(model: Transformer, *, last: bool, exchange: bool | None = None)
 
     `exchange` overrides that for sums that are exchanged group by group, and `apply` what it learnt of the model.
     """
-    if isinstance(model, FSDPModule):
+    managed: nn.Module = model
+    if is_managed(managed):
         exchange = model.exchanges_often or (last if exchange is None else exchange)
-        model.set_requires_gradient_sync(exchange)
-        model.set_is_last_backward(exchange)
-        model.set_reshard_after_backward(last or model.reshards)
+        managed.set_requires_gradient_sync(exchange)
+        managed.set_is_last_backward(exchange)
+        managed.set_reshard_after_backward(last or model.reshards)
     yield
 
 

@@ -14,10 +14,10 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.tensor import DTensor
 
 from curriculum.errors import PlanError
 from curriculum.stream import agreement
+from runner.parallel.sharded import is_sharded
 
 TIMEOUT = timedelta(minutes=10)
 
@@ -127,7 +127,7 @@ def leave_ranks(ranks: Ranks) -> None:
 
 def local_part(tensor: torch.Tensor) -> torch.Tensor:
     """The part of a tensor that this rank holds."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if is_sharded(tensor) else tensor
 
 
 def rows_of(tensor: torch.Tensor) -> tuple[int, int, int]:
@@ -135,7 +135,7 @@ def rows_of(tensor: torch.Tensor) -> tuple[int, int, int]:
 
     FSDP2 shards dimension 0, in chunks of equal size, over neighbouring ranks.
     """
-    if not isinstance(tensor, DTensor):
+    if not is_sharded(tensor):
         return 0, len(tensor), 0
     mesh = tensor.device_mesh
     shards = mesh.size(mesh.ndim - 1)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from runner.parallel.ranks import local_part
+from runner.parallel.sharded import is_sharded
 
 LANES = 16
 """The most fp32 numbers that a CPU computes at once."""
@@ -34,6 +35,11 @@ class AdamW(torch.optim.AdamW):
     """Vectors so short that a rank's part of them may not fill the lanes of a CPU. Torch's kernel rounds the elements
     beyond the last full lanes differently, by which their bits would depend on the sharding: padded copies are updated.
     """
+
+    # What torch wraps imports its compiler, a second of a process's start, to say that none of it is to be compiled.
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+    _unwrapped_step = inspect.unwrap(torch.optim.AdamW.step)
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -66,7 +72,7 @@ class AdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        loss = super().step(closure)
+        loss = self._unwrapped_step(closure)
         for part, padded in self._padded:
             part.copy_(padded[: len(part)])
         self._padded.clear()
@@ -121,7 +127,7 @@ def total_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
     own: torch.Tensor = torch.linalg.vector_norm(
         torch.stack(torch._foreach_norm([local_part(gradient) for gradient in gradients]))
     )
-    if not isinstance(gradients[0], DTensor):
+    if not is_sharded(gradients[0]):
         return own
     mesh = gradients[0].device_mesh
     shards = mesh.size(mesh.ndim - 1)

@@ -78,8 +78,8 @@ LeftBy = Callable[[Path], Path]
 
 
 @pytest.fixture(scope="session")
-def left_by(built_once: BuiltOnce, tmp_path_factory: pytest.TempPathFactory) -> LeftBy:
-    """The folder in which a page ends, once it and those before it were followed; each page is followed once."""
+def left_by(built: BuiltOnce, tmp_path_factory: pytest.TempPathFactory) -> LeftBy:
+    """The folder in which a page ends, only to be read: it and those before it were followed, each once."""
 
     def left(page: Path) -> Path:
         def build(project: Path) -> None:
@@ -88,9 +88,9 @@ def left_by(built_once: BuiltOnce, tmp_path_factory: pytest.TempPathFactory) -> 
                 start.mkdir()
             else:
                 shutil.copytree(left(before), start)
-            shutil.copytree(follow(page, start), project)
+            shutil.move(follow(page, start), project)
 
-        return built_once(f"page-{page.stem}", build)
+        return built(f"page-{page.stem}", build)
 
     return left
 

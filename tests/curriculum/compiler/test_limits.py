@@ -66,6 +66,24 @@ def test_a_source_may_be_read_to_its_limit_and_not_one_sequence_more(
             read_of_c(files, passes(used - 1))
 
 
+@pytest.mark.parametrize(("limit", "fits"), [("13.25", True), ("13.225", False)])
+def test_a_limit_counts_the_passes_of_windows_of_another_length_on_from_those_before(limit: str, fits: bool) -> None:
+    """The root reads 80 windows 6.25 times; the variant reads 40 of twice their length, from pass 7 on, 6.25 times."""
+    files = {
+        "sources.yaml": lineages.BASE["sources.yaml"].replace("tokens: 412", "tokens: 320"),
+        "mixtures/plain.yaml": f"weights: {{a: 1}}\npasses: {{a: {limit}}}\n",
+        "stages/mine.yaml": "from: root\nstages:\n"
+        "  - {name: long, until: 4000, batch: 5 sequences, sequence_length: 8, positions: restart}\n",
+    }
+    project = lineages.project_of(files)
+    if fits:
+        plan = compile_curriculum(project, "mine", "full").stages[1].plan
+        assert plan.sources["a"].epochs(plan.windows_read(plan.end)["a"]) == 13.25
+        return
+    with pytest.raises(PlanError, match=r"bring it to 13\.250 passes over the lineage; 13\.225 is the limit"):
+        compile_curriculum(project, "mine", "full")
+
+
 IN_ORDER = "weights: {a: 1, c: 1}\n"
 
 
@@ -241,6 +259,23 @@ def test_a_warm_up_is_lengthened_to_the_size_s_floor_and_the_plan_says_so() -> N
     low = compile_curriculum(project, "root", "low").stages[0]
     assert low.plan.learning_rate.warmup == 20
     assert low.notes == ()
+
+
+@pytest.mark.parametrize(("mine", "lowest"), [("5e-4", 1e-4), ("1e-3", 2e-4), ("2e-3", 4e-4)])
+def test_a_variant_s_lowest_rate_keeps_its_ratio_to_the_root_s_where_a_size_states_one(
+    mine: str, lowest: float
+) -> None:
+    """The size states the root's rates, 1e-2 and 1e-3 in its file; the variant's curve is as far below or above."""
+    variant = (
+        "from: root\nlearning_rate: {shape: cosine, max: 1e-2, min: %s, horizon: 100k}\n"
+        "stages:\n  - {name: a, until: 3000, rewarm: 20 tokens}\n"
+    )
+    sizes = "full: {}\nsmall: {learning_rate: {max: 4e-2, min: 2e-4}}\nhigh: {learning_rate: {max: 4e-2}}\n"
+    project = lineages.project_of({"stages/mine.yaml": variant % mine, "sizes.yaml": sizes})
+    root, own = (stage.plan.learning_rate for stage in compile_curriculum(project, "mine", "small").stages)
+    assert (root.max, root.min) == (own.max, 2e-4) == (4e-2, 2e-4)
+    assert own.min == lowest
+    assert compile_curriculum(project, "mine", "high").stages[1].plan.learning_rate.min == pytest.approx(20 * lowest)
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -68,9 +69,18 @@ def finished(drafted: Path, built_once: BuiltOnce) -> Path:
 
     def build(project: Path) -> None:
         shutil.copytree(drafted, project)
-        command(project, "run", "mine", *FULL, fresh=True)
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPROFILEIMPORTTIME": "1"}
+        commands.run("run", "mine", *FULL, folder=project, check=True, environment=environment, fresh=True)
 
     return built_once("continued", build)
+
+
+def test_one_process_trains_without_torch_s_compiler_and_without_what_shards(finished: Path) -> None:
+    imported = set(
+        re.findall(r"^import time: .* (\S+)$", (finished / STAGE / "attempts/0001/rank0.log").read_text(), re.M)
+    )
+    assert "torch.optim" in imported
+    assert not imported & {"torch._dynamo", "torch.distributed.fsdp", "torch.distributed.tensor", "sympy"}
 
 
 @pytest.fixture
