@@ -110,11 +110,12 @@ def micro_batch(model: Transformer, *, last: bool, exchange: bool | None = None)
 
     `exchange` overrides that for sums that are exchanged group by group, and `apply` what it was told of the model.
     """
+    exchanges_often, reshards = model.exchanges_often, model.reshards
     if is_managed(model):
-        exchange = model.exchanges_often or (last if exchange is None else exchange)
+        exchange = exchanges_often or (last if exchange is None else exchange)
         model.set_requires_gradient_sync(exchange)
         model.set_is_last_backward(exchange)
-        model.set_reshard_after_backward(last or model.reshards)
+        model.set_reshard_after_backward(last or reshards)
     yield
 
 
