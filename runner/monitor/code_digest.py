@@ -65,6 +65,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
             "0539e10a8dfb4452d4f8a1a412aee82a5317a0ff7f16467261e7152016199c9b",
+            "4c48af67b10775da258552bc06df436b9772c1d37ee460813d2810c35a8b982b",
         }
     ),
 )
@@ -105,21 +106,30 @@ def meaning(source: bytes) -> str:
 
     Those imports only say where a name is defined, so a module that moves leaves its readers' digests as they are.
     """
-    tree = _WithoutOurImports().visit(ast.parse(source))
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            node.body = node.body[1:] or [ast.Pass()]
+    tree = ast.parse(source)
+    _reduce(tree)
     return fs.digest(ast.unparse(tree))
 
 
-class _WithoutOurImports(ast.NodeTransformer):
-    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
-        return None if (node.module or "").split(".")[0] in _PACKAGES else node
+_BLOCKS = ("body", "orelse", "finalbody", "handlers", "cases")
+"""The fields of a statement that hold statements: expressions, most of a tree, hold neither imports nor docstrings."""
 
-    def visit_If(self, node: ast.If) -> ast.AST:
-        self.generic_visit(node)
+
+def _reduce(node: ast.AST) -> None:
+    """Take our imports and the docstrings out of a module or statement, in place."""
+    for name in _BLOCKS:
+        if block := getattr(node, name, None):
+            block[:] = [each for each in block if not _is_our_import(each)]
+            for each in block:
+                _reduce(each)
+    if isinstance(node, ast.If):
         node.body = node.body or [ast.Pass()]  # a block that held nothing but our imports
-        return node
+    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+        node.body = node.body[1:] or [ast.Pass()]
+
+
+def _is_our_import(node: ast.AST) -> bool:
+    return isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in _PACKAGES
 
 
 _PACKAGES = ("curriculum", "runner")

@@ -110,12 +110,12 @@ def micro_batch(model: Transformer, *, last: bool, exchange: bool | None = None)
 
     `exchange` overrides that for sums that are exchanged group by group, and `apply` what it learnt of the model.
     """
-    managed: nn.Module = model
-    if is_managed(managed):
-        exchange = model.exchanges_often or (last if exchange is None else exchange)
-        managed.set_requires_gradient_sync(exchange)
-        managed.set_is_last_backward(exchange)
-        managed.set_reshard_after_backward(last or model.reshards)
+    exchanges_often, reshards = model.exchanges_often, model.reshards
+    if is_managed(model):
+        exchange = exchanges_often or (last if exchange is None else exchange)
+        model.set_requires_gradient_sync(exchange)
+        model.set_is_last_backward(exchange)
+        model.set_reshard_after_backward(last or reshards)
     yield
 
 

@@ -135,14 +135,14 @@ def rows_of(tensor: torch.Tensor) -> tuple[int, int, int]:
 
     FSDP2 shards dimension 0, in chunks of equal size, over neighbouring ranks.
     """
-    if not is_sharded(tensor):
-        return 0, len(tensor), 0
-    mesh = tensor.device_mesh
-    shards = mesh.size(mesh.ndim - 1)
-    replica, at = divmod(dist.get_rank(), shards)
-    chunk = -(-tensor.shape[0] // shards)
-    first = min(at * chunk, tensor.shape[0])
-    return first, first + len(tensor.to_local()), replica
+    if is_sharded(tensor):
+        mesh = tensor.device_mesh
+        shards = mesh.size(mesh.ndim - 1)
+        replica, at = divmod(dist.get_rank(), shards)
+        chunk = -(-tensor.shape[0] // shards)
+        first = min(at * chunk, tensor.shape[0])
+        return first, first + len(tensor.to_local()), replica
+    return 0, len(tensor), 0
 
 
 def keep_freed_memory() -> None:

@@ -127,14 +127,15 @@ def total_norm(gradients: Sequence[torch.Tensor]) -> torch.Tensor:
     own: torch.Tensor = torch.linalg.vector_norm(
         torch.stack(torch._foreach_norm([local_part(gradient) for gradient in gradients]))
     )
-    if not is_sharded(gradients[0]):
-        return own
-    mesh = gradients[0].device_mesh
-    shards = mesh.size(mesh.ndim - 1)
-    norms = [torch.empty_like(own) for _ in range(shards)]
-    dist.all_gather(norms, own, group=mesh.get_group(mesh.ndim - 1))
-    total: torch.Tensor = torch.linalg.vector_norm(torch.stack(norms))
-    return total
+    first = gradients[0]
+    if is_sharded(first):
+        mesh = first.device_mesh
+        shards = mesh.size(mesh.ndim - 1)
+        norms = [torch.empty_like(own) for _ in range(shards)]
+        dist.all_gather(norms, own, group=mesh.get_group(mesh.ndim - 1))
+        total: torch.Tensor = torch.linalg.vector_norm(torch.stack(norms))
+        return total
+    return own
 
 
 @torch.no_grad()
