@@ -351,6 +351,16 @@ def test_a_second_growth_may_not_begin_its_exponent_anew_where_the_rate_is_scale
     assert [plan.rate_factor(step) for step in (plan.first_step, plan.stop_step - 1)] == [2, 8**0.5]
 
 
+def test_a_second_exponent_holds_where_it_starts_at_the_rate_that_is_reached(tmp_path: Path) -> None:
+    more = "  - {name: more, until: 6000 tokens, batch: {from: 4 sequences, at: {5000 tokens: 8 sequences}%s}}\n"
+    project = lineages.project_of({"stages/root.yaml": HEAD + SCALED + more % ", rate_exponent: 1"}, tmp_path)
+    plan = compile_curriculum(project, "root", "full").stages[1].plan
+    assert [plan.rate_factor(step) for step in (plan.first_step, plan.stop_step - 1)] == [1, 2]
+    (tmp_path / "stages/root.yaml").write_text(HEAD + SCALED + more % "")
+    plan = compile_curriculum(type(project)(tmp_path), "root", "full").stages[1].plan
+    assert [plan.rate_factor(step) for step in (plan.first_step, plan.stop_step - 1)] == [1, 2**0.5]
+
+
 def test_a_ramp_longer_than_its_stage_goes_on_in_the_next(tmp_path: Path) -> None:
     text = "  - {name: one, until: 700 tokens, mixture: plain, batch: {from: 4 sequences, to: 16 sequences, "
     text += "over: 1500 tokens, in: 3}}\n  - {name: two, until: 3000 tokens}\n"
