@@ -195,6 +195,18 @@ def test_a_decay_that_ends_before_its_stage_starts_is_refused(project: Project) 
         compile_curriculum(Project(project.root), "two", "full")
 
 
+def test_a_fall_to_the_rate_where_it_starts_is_refused(project: Project) -> None:
+    """A power of a half is at half its rate after four warm-ups."""
+    power = "{shape: power, max: 8e-4, warmup: 10B, min: %s, decay: 10B, horizon: 50B}"
+    assert rate_of(project, power % "3.9e-4").min == 3.9e-4
+    with pytest.raises(PlanError, match="is not above its last"):
+        rate_of(project, power % "4e-4")
+    planned(project, "{shape: constant, max: 4e-4}")
+    (project.root / "stages/two.yaml").write_text(VARIANT % "{shape: decay, min: 4e-4, decay: 20B}")
+    with pytest.raises(PlanError, match="is not above its last"):
+        compile_curriculum(Project(project.root), "two", "full")
+
+
 def test_branch_writes_one_stage_in_which_the_rate_falls(project: Project) -> None:
     planned(project, "{shape: wsd, max: 4e-4, min: 4e-5, warmup: 2000 steps, horizon: 100B, decay: 10B}")
     change = Change(decay="20B", to="1e-5", shape="sqrt")
