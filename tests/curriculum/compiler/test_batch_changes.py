@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from itertools import pairwise
 from pathlib import Path
@@ -305,6 +306,17 @@ def test_a_decay_begins_at_the_rate_that_a_grown_batch_has(tmp_path: Path) -> No
         assert fall_plan.rate_factor(fall_plan.first_step) == 1
 
 
+def test_a_decay_in_a_stage_that_grows_begins_at_the_rate_of_the_batch_that_it_starts_with(tmp_path: Path) -> None:
+    project = lineages.project_of({"stages/root.yaml": HEAD + SCALED}, tmp_path)
+    second = compile_curriculum(project, "root", "full").stages[0].stop + 1
+    grows = f"batch: {{from: 16 sequences, at: {{{second} tokens: 36 sequences}}}}"
+    ends = f"  - {{name: fall, tokens: 1000 tokens, {grows}, learning_rate: {{shape: decay, min: 0, decay: 1k}}}}\n"
+    (tmp_path / "stages/root.yaml").write_text(HEAD + SCALED + ends)
+    grown, fall = (stage.plan for stage in compile_curriculum(type(project)(tmp_path), "root", "full").stages)
+    assert [fall.batch_of(step) for step in (fall.first_step, fall.first_step + 1)] == [16, 36]
+    assert fall.learning_rate.at(fall.start) == pytest.approx(grown.learning_rate.at(fall.start) * 2, rel=1e-12)
+
+
 def test_a_decay_in_steps_counts_those_of_its_stage_whatever_the_root_began_with(tmp_path: Path) -> None:
     project = lineages.project_of({"stages/root.yaml": HEAD + SCALED}, tmp_path)
     lineages.branched(project, "root", "fall", decay="5 steps", to="1e-4")
@@ -335,6 +347,7 @@ def test_windows_of_another_length_leave_the_scaled_rate_as_it_is(tmp_path: Path
     assert longer.batch_tokens == grown.tokens_of(grown.stop_step - 1)
     assert longer.rate_factor(longer.first_step) == grown.rate_factor(grown.stop_step - 1) == 2
     assert StagePlan.from_json(longer.to_json()) == longer
+    assert json.dumps(longer.to_json()["rate_batch"]) == "1"  # written as 1.0 it were another plan
     (tmp_path / "stages/root.yaml").write_text(HEAD + SCALED + long % (8 * LENGTH))
     longest = compile_curriculum(type(project)(tmp_path), "root", "full").stages[1].plan
     assert (longest.rate_batch, longest.rate_factor(longest.first_step)) == (0.5, 2)
@@ -349,6 +362,20 @@ def test_a_second_growth_may_not_begin_its_exponent_again_where_the_rate_is_scal
     (tmp_path / "stages/root.yaml").write_text(HEAD + SCALED + more % "")
     plan = compile_curriculum(type(project)(tmp_path), "root", "full").stages[1].plan
     assert [plan.rate_factor(step) for step in (plan.first_step, plan.stop_step - 1)] == [2, 8**0.5]
+
+
+@pytest.mark.parametrize("first_steps", [1, 100])
+def test_a_second_exponent_holds_where_it_starts_at_the_rate_that_is_reached(tmp_path: Path, first_steps: int) -> None:
+    project = lineages.project_of({"stages/root.yaml": HEAD + SCALED}, tmp_path)
+    grows = compile_curriculum(project, "root", "full").stages[0].stop + first_steps * 4 * LENGTH
+    more = (
+        f"  - {{name: more, until: 6000 tokens, batch: {{from: 4 sequences, at: {{{grows} tokens: 8 sequences}}%s}}}}\n"
+    )
+    for exponent, stated in ((1, ", rate_exponent: 1"), (0.5, "")):
+        (tmp_path / "stages/root.yaml").write_text(HEAD + SCALED + more % stated)
+        plan = compile_curriculum(type(project)(tmp_path), "root", "full").stages[1].plan
+        assert plan.batch_of(plan.first_step + first_steps) == 8 == 2 * plan.batch_of(plan.first_step + first_steps - 1)
+        assert [plan.rate_factor(step) for step in (plan.first_step, plan.stop_step - 1)] == [1, 2**exponent]
 
 
 def test_a_ramp_longer_than_its_stage_goes_on_in_the_next(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from itertools import pairwise
 from pathlib import Path
 
+import lineages
 import pytest
 from hypothesis import given, strategies as st
 from projects import write_small_project
@@ -74,6 +76,16 @@ def test_a_trainer_is_due_at_exactly_the_boundaries_whose_step_reaches_a_multipl
     assert list(cadence.boundaries(plan, every)) == due
 
 
+@given(st.integers(1, 3000))
+def test_a_trainer_whose_batch_grows_is_due_at_exactly_the_boundaries_whose_step_reaches_a_multiple(every: int) -> None:
+    plan = GROWN[0]
+    bounds = [plan.clock.position(step) for step in range(plan.steps + 1)]
+    assert {end - begin for begin, end in pairwise(bounds)} == {8, 16, 48}
+    due = [end for begin, end in pairwise(bounds) if end // every > begin // every]
+    assert list(cadence.boundaries(plan, every)) == due
+
+
+GROWN: list[StagePlan] = []
 PLANS: list[StagePlan] = []
 ROOTS: list[Path] = []
 
@@ -85,6 +97,9 @@ def _a_plan_that_begins_late(tmp_path_factory: pytest.TempPathFactory) -> None:
     sources.write_text(sources.read_text().replace("held_out: 25%", "held_out: 25%, tokens: 8192"))
     ROOTS.append(root)
     PLANS.append(compile_curriculum(Project(root), "trunk", "full").stages[1].plan)
+    batch = "batch: {from: 2 sequences, at: {500 tokens: 4 sequences, 1000 tokens: 12 sequences}}"
+    grown = lineages.BASE["stages/root.yaml"].replace("batch: 5 sequences", batch)
+    GROWN.append(compile_curriculum(lineages.project_of({"stages/root.yaml": grown}), "root", "full").stages[0].plan)
 
 
 def test_a_checkpoint_is_kept_wherever_a_task_is_measured_and_the_plan_counts_it(project: Project) -> None:

@@ -315,6 +315,21 @@ def test_a_size_s_scaling_of_rotations_is_as_complete_as_the_curriculum_s() -> N
     assert of_size == of_curriculum
 
 
+@pytest.mark.parametrize(
+    ("size", "original", "context"),
+    [("{tokens: 0.5}", 2048, 2048), ("{sequence_length: 2}", 2048, 1024), ("{sequence_length: 1}", 1, 1)],
+)
+def test_the_context_of_a_stage_s_rotations_is_scaled_as_its_windows_are(
+    size: str, original: int, context: int
+) -> None:
+    scaling = f"rope_scaling: {{rope_type: yarn, factor: 4, original_max_position_embeddings: {original}}}"
+    root = lineages.BASE["stages/root.yaml"].replace("5 sequences}", f"5 sequences, {scaling}}}")
+    project = lineages.project_of({"stages/root.yaml": root, "sizes.yaml": f"full: {{}}\nsmall: {size}\n"})
+    for name, expected in (("full", original), ("small", context)):
+        model = compile_curriculum(project, "root", name).stages[0].plan.model
+        assert model["rope_scaling"] == {"rope_type": "yarn", "factor": 4, "original_max_position_embeddings": expected}
+
+
 def test_a_curve_that_meets_the_parent_s_at_zero_needs_no_rewarm() -> None:
     curve = "learning_rate: {shape: linear, max: %s, min: 0, horizon: 2000}"
     root = re.sub(r"learning_rate: .*", curve % "1e-2", lineages.BASE["stages/root.yaml"])

@@ -12,6 +12,7 @@ from curriculum.compiler.compile import Compiled, compile_curriculum, spans
 from curriculum.compiler.lineage import parse_address
 from curriculum.config import LearningRateEntry, Refusal
 from curriculum.config.project import Project
+from curriculum.errors import PlanError
 from curriculum.plan.diff.compare import RATE, compare
 from curriculum.plan.learning_rate import LearningRate
 from curriculum.runs.branch import Change, branch
@@ -128,6 +129,36 @@ def test_points_keep_their_ratio_at_a_size_that_states_the_highest_rate(project:
     assert (small.warmup, small.horizon, small.max, small.min) == (3 * 8 * 64, 8 * 10**6, 1e-2, 2.5e-3)
 
 
+@pytest.mark.parametrize(
+    ("rate", "says"),
+    [
+        (
+            "{shape: exponential, max: 4e-4, min: 4e-5, warmup: 1M, horizon: %s}",
+            "is not after the warm-up, 1,536 tokens",
+        ),
+        (
+            "{shape: power, max: 4e-4, min: 0, warmup: 1M, decay: 20.48M, horizon: %s}",
+            "the decay, 2,048 tokens, does not fit",
+        ),
+    ],
+)
+def test_a_fall_begins_behind_the_warm_up_that_a_size_states(project: Project, rate: str, says: str) -> None:
+    """At this size the warm-up takes 3 steps of 512 tokens, and a length 10,000th of what the file says."""
+    end = 1536 + (2048 if "decay" in rate else 0)
+    fits = rate_of(project, rate % f"{end + 1}0000 tokens", "small")
+    assert (fits.warmup, fits.horizon) == (1536, end + 1)
+    with pytest.raises(PlanError, match=says):
+        rate_of(project, rate % f"{end}0000 tokens", "small")
+
+
+def test_a_cycle_may_begin_its_fall_where_the_one_before_ends(project: Project) -> None:
+    rate = rate_of(project, "{shape: wsd-s, max: 8e-4, min: 2e-4, warmup: 5B, cycles: [25B, 35B], decay: 10B}")
+    assert [rate.at(at * 10**9) for at in (15, 20, 25, 30, 35)] == pytest.approx([8e-4, 5e-4, 2e-4, 5e-4, 2e-4])
+    assert rate.at(25 * 10**9 + 1) == pytest.approx(8e-4)
+    with pytest.raises(PlanError, match="would begin before 25,000,000,000"):
+        rate_of(project, "{shape: wsd-s, max: 8e-4, min: 2e-4, warmup: 5B, cycles: [25B, 34.9B], decay: 10B}")
+
+
 VARIANT = """\
 from: one@50B
 stages:
@@ -150,6 +181,30 @@ def test_a_decay_falls_from_the_rate_where_its_stage_starts_and_ends_at_its_last
     assert (plan.lr(plan.stop_step - 1), plan.lr(plan.stop_step - 3) > 0) == (0.0, True)
     assert more.plan.learning_rate == rate
     assert not [note for stage in (trunk, decay) for note in stage.notes if "inside the decay" in note]
+
+
+def test_a_decay_that_ends_before_its_stage_starts_is_refused(project: Project) -> None:
+    """The stage starts at the first step boundary past 50B, and its decay counts from 50B."""
+    planned(project, "{shape: constant, max: 4e-4}")
+    path = project.root / "stages/two.yaml"
+    start = -(-50 * 10**9 // STEP) * STEP
+    path.write_text(VARIANT % f"{{shape: decay, min: 0, decay: {start - 50 * 10**9 + 1} tokens}}")
+    assert compile_curriculum(Project(project.root), "two", "full").stages[1].plan.learning_rate.horizon == start + 1
+    path.write_text(VARIANT % f"{{shape: decay, min: 0, decay: {start - 50 * 10**9} tokens}}")
+    with pytest.raises(PlanError, match=f"the decay would end at {start:,} tokens, where its stage starts: {start:,}"):
+        compile_curriculum(Project(project.root), "two", "full")
+
+
+def test_a_fall_to_the_rate_where_it_starts_is_refused(project: Project) -> None:
+    """A power of a half is at half its rate after four warm-ups."""
+    power = "{shape: power, max: 8e-4, warmup: 10B, min: %s, decay: 10B, horizon: 50B}"
+    assert rate_of(project, power % "3.9e-4").min == 3.9e-4
+    with pytest.raises(PlanError, match="is not above its last"):
+        rate_of(project, power % "4e-4")
+    planned(project, "{shape: constant, max: 4e-4}")
+    (project.root / "stages/two.yaml").write_text(VARIANT % "{shape: decay, min: 4e-4, decay: 20B}")
+    with pytest.raises(PlanError, match="is not above its last"):
+        compile_curriculum(Project(project.root), "two", "full")
 
 
 def test_branch_writes_one_stage_in_which_the_rate_falls(project: Project) -> None:

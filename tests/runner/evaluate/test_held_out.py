@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import small
 import torch
 from numpy.typing import NDArray
 
@@ -15,6 +16,7 @@ from curriculum.data.dataset import Dataset
 from curriculum.stream import reader
 from curriculum.stream.held_out import quarter_ends
 from runner.evaluate import held_out
+from runner.model import forward
 
 LENGTH = 4
 
@@ -69,6 +71,11 @@ def test_losses_of_windows_are_recorded_to_a_millionth(monkeypatch: pytest.Monke
     assert result["per_window"] == [0, 0.142857, 0.285714]
 
 
+def test_losses_of_quarters_are_recorded_to_a_millionth(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = measured(monkeypatch, windows=3, of=3, micro_batch=2, part=1 / 7, by_quarter=True)
+    assert result["by_quarter"] == [0, 0.142857, 0.285714, 0.428571]
+
+
 @pytest.mark.parametrize(
     ("length", "quarters"),
     [(4, [0, 1, 2, 3]), (8, [0.5, 2.5, 4.5, 6.5]), (6, [0, 1.5, 3, 4.5]), (128, [15.5, 47.5, 79.5, 111.5])],
@@ -84,3 +91,63 @@ def test_quarters_of_the_window_have_losses_of_their_own(
 
 def test_a_window_shorter_than_four_tokens_has_no_quarters(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "by_quarter" not in measured(monkeypatch, windows=5, of=9, micro_batch=2, length=3, by_quarter=True)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_model_is_measured_by_its_loss_of_each_token_and_trains_again(
+    monkeypatch: pytest.MonkeyPatch, masked: bool
+) -> None:
+    rows = np.random.default_rng(1).integers(0, small.CONFIG.vocab_size, (5, 9))
+    rows[:, 3] = end = 7
+    dataset = SimpleNamespace(windows=5, digest="d", read=lambda numbers: rows[numbers])
+    dataset.spread = lambda most: Dataset.spread(dataset, most)
+    monkeypatch.setattr(reader, "open_dataset", lambda *_: dataset)
+    plan: Any = SimpleNamespace(sequence_length=8, mask_documents=masked, tokenizer={"eos": end})
+    sets = held_out.HeldOutSets(plan, {"prose": HeldOut(folder="", windows=5)})
+    model, passes = small.build(), []
+
+    def before_forward() -> None:
+        passes.append((model.training, torch.is_grad_enabled()))
+
+    result = held_out.evaluate(model, plan, sets, ["prose"], small.ALONE, 2, before_forward)["prose"]
+    assert (passes, model.training) == ([(False, False)] * 3, True)
+    with torch.no_grad():
+        each, other = (
+            forward.losses(model, rows, eos).double().numpy() for eos in ((end, None) if masked else (None, end))
+        )
+    assert result["per_window"] == pytest.approx(each.mean(axis=1), abs=2e-6)
+    assert result["by_quarter"] == pytest.approx(each.reshape(5, 4, 2).mean(axis=(0, 2)), abs=2e-6)
+    assert np.abs(each - other).max() > 1e-4  # the masks show
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 4])
+def test_ranks_measure_each_window_once_and_call_the_model_equally_often(
+    monkeypatch: pytest.MonkeyPatch, micro_batch: int
+) -> None:
+    rows = np.random.default_rng(1).integers(0, small.CONFIG.vocab_size, (7, 9))
+    dataset = SimpleNamespace(windows=7, digest="d", read=lambda numbers: rows[numbers])
+    dataset.spread = lambda most: Dataset.spread(dataset, most)
+    monkeypatch.setattr(reader, "open_dataset", lambda *_: dataset)
+    plan: Any = SimpleNamespace(sequence_length=8, mask_documents=False)
+    sets, model = held_out.HeldOutSets(plan, {"prose": HeldOut(folder="", windows=7)}), small.build()
+
+    def on(rank: int, size: int) -> tuple[int, NDArray[np.float64], NDArray[np.float64]]:
+        """Passes through the model, and the sums that this rank hands to the others."""
+        passes: list[int] = []
+        sums: list[torch.Tensor] = []
+
+        def add(values: torch.Tensor) -> torch.Tensor:
+            sums.append(values.clone())
+            return values
+
+        ranks: Any = SimpleNamespace(rank=rank, size=size, add=add)
+        held_out.evaluate(model, plan, sets, ["prose"], ranks, micro_batch, lambda: passes.append(rank))
+        windows, quarters = (one.numpy() for one in sums)
+        return len(passes), windows, quarters
+
+    _, windows, quarters = on(0, 1)
+    first, second = on(0, 2), on(1, 2)
+    assert first[0] == second[0] == -(-7 // (2 * micro_batch))
+    assert not np.any((first[1] != 0) & (second[1] != 0))
+    assert first[1] + second[1] == pytest.approx(windows, rel=1e-5)
+    assert first[2] + second[2] == pytest.approx(quarters, rel=1e-5)
