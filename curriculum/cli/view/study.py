@@ -83,6 +83,8 @@ def _setting(key: str, value: Any) -> str:
         return ""
     if key == "learning_rate":
         return "kept" if value == 1 else f"x{value:g}"
+    if isinstance(value, bool):
+        return str(value).lower()
     return share(value) if key == "share" else str(value)
 
 

@@ -61,6 +61,19 @@ def study(ended: Path, project: Path) -> CompiledStudy:
     return compile_study(Project(project), "domains", "rehearsal")
 
 
+def test_where_all_that_is_varied_is_controls_the_later_ones_are_judged_against_the_first(project: Path) -> None:
+    asks = "for: v1.1/cooldown\nvary: {batch: [896 sequences, 3584 sequences]}\ngoal: {lower: {slimpajama: 1}}\n"
+    (project / "studies/batches.yaml").write_text(asks)
+    study = compile_study(Project(project), "batches", "rehearsal")
+    assert {arm.point.name for arm in study.arms} == {"kept", "stated"}
+    lower = {"kept": 4.3, "stated": 4.2}
+    pretend(study, lambda arm, source: lower[arm.point.name] + random.Random(arm.name).gauss(0, 0.001), BEFORE)
+    decision = decide(question_of(study), measure(study).evidence)
+    assert decision.proposal is not None
+    assert decision.proposal.arm == "stated"
+    assert [(verdict.against, verdict.word) for verdict in decision.verdicts] == [("kept", "shown")]
+
+
 def test_every_run_of_every_arm_gives_a_row_for_each_source(study: CompiledStudy) -> None:
     measured = measure(study)
     assert measured.complete
