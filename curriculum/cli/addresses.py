@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from curriculum.config.project import Project
+    from curriculum.studies.arm import Arm
 
 
 def study_in(project: Project, names: Sequence[str]) -> str | None:
@@ -19,7 +20,7 @@ def study_in(project: Project, names: Sequence[str]) -> str | None:
         from curriculum.errors import PlanError
 
         raise PlanError(
-            f"`{matches[0]}` is {'an arm of ' if '/' in matches[0] else ''}a study, which is shown alone",
+            f"`{matches[0]}` is {'an arm of ' if '/' in matches[0] else ''}a study, which is named alone",
             hint="name curricula together, and a study or an arm by itself",
         )
     return matches[0] if "/" not in matches[0] else None
@@ -58,3 +59,12 @@ def arm_or_address(project: Project, name: str, size: str) -> tuple[Project, str
 
     arm = find_arm(project, name, size)
     return arm.project, arm.address
+
+
+def arm_of(project: Project, name: str, size: str) -> Arm | None:
+    """The arm `name`, and of a study its first, which has the text of all of them; None for a curriculum."""
+    from curriculum.studies.arms import compile_study, find_arm
+
+    if name in project.names("studies"):
+        return compile_study(project, name, size).arms[0]
+    return find_arm(project, name, size) if project.is_arm(name) else None

@@ -57,6 +57,12 @@ def decide(
     from curriculum.studies.propose import fix_proposal
     from curriculum.studies.table import TableFiles
 
+    table = shares, losses
+    if although_not_shown and write is None:
+        raise ConfigError(
+            "`--although-not-shown` is of `--write`, which is not given",
+            hint="as in `curriculum decide NAME --write MIXTURE --although-not-shown`",
+        )
     project: Project | None = None
     about = text = None
     if name is None:
@@ -70,9 +76,14 @@ def decide(
                 "a mixture rests on the record of a study, and options leave none",
                 hint="write studies/NAME.yaml with `table:` and the same goal, then `curriculum decide NAME --write`",
             )
+        if size:
+            raise ConfigError(
+                "`--size` is of a study's runs, and those of a table have none", hint="leave the option out"
+            )
         inputs = _read_table(TableFiles(shares, losses, join, share_columns, loss_columns), lower, keep or [])
     else:
-        if any(value is not None for value in (shares, losses, lower, keep)):
+        of_a_table = (join != "index", share_columns != "*", loss_columns != "*")
+        if any(of_a_table) or any(value is not None for value in (*table, lower, keep)):
             raise ConfigError(
                 f"the study `{name}` says where its runs are and what is wanted",
                 hint="leave out the name, or the options",

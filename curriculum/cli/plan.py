@@ -113,4 +113,4 @@ def _plan_study(project: Project, name: str, size: str, machine: str, svg: Path 
     if as_json:
         print_json(summary)
     else:
-        open_console().print(study_view(summary))
+        open_console().print(study_view(summary, project.options(size, machine)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from curriculum.cli import completion
+from curriculum.cli import addresses, completion
 from curriculum.cli.options import AsJson, MachineName, Name, Size, open_console, open_project, print_json, stopped
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def prepare(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Tokenise the text that a curriculum reads.
+    """Tokenise the text that a curriculum, or a study, reads.
 
     What is prepared already is left as it is.
     """
@@ -47,14 +47,18 @@ def prepare(
     from curriculum.execution.request import RunRequest
 
     project = open_project()
+    command = f"curriculum prepare {name}{project.options(size, machine)}"
+    arm = addresses.arm_of(project, name, size or project.default_size)
+    if arm is not None:
+        project, name = arm.project, arm.study
     request = RunRequest(
         project=project,
         curriculum=name,
         size=size,
         machine=machine,
+        arm=arm.address if arm is not None else None,
         listener=progress.RunDisplay(open_console(stderr=as_json)),
     )
-    command = f"curriculum prepare {name}{project.options(size, machine)}"
     command += (f" --source {source}" if source else "") + (" --append" if append else "")
     queue: list[QueuedJob] = []
     submitted: list[PrepareRequest] = []

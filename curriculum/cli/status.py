@@ -68,16 +68,19 @@ def _study(project: Project, name: str, size: str, *, follow: bool, as_json: boo
     from curriculum.cli.view.arms import arms_view
     from curriculum.execution.study import following_job
     from curriculum.studies.arms import compile_study
-    from curriculum.studies.status import FORMAT, arm_statuses
+    from curriculum.studies.status import FORMAT, arm_statuses, changed_arms, changed_line
 
     study = compile_study(project, name, size)
     if as_json:
         arms = list(map(asdict, arm_statuses(study)))
-        print_json({"format": FORMAT, "study": name, "size": size, "arms": arms, "follows": following_job(study)})
+        found = {"arms": arms, "changed": changed_arms(study), "follows": following_job(study)}
+        print_json({"format": FORMAT, "study": name, "size": size, **found})
     elif follow:
         try:
             follow_study(study, open_console())
         except KeyboardInterrupt:
             print("detached; the run continues")
     else:
-        open_console().print(arms_view(study.name, arm_statuses(study), following_job(study)))
+        changed = changed_arms(study)
+        line = changed_line(name, changed, len(study.arms), project.options(size)) if changed else None
+        open_console().print(arms_view(name, arm_statuses(study), following_job(study), line))

@@ -32,6 +32,7 @@ from curriculum.config.study_values import (
     Flags,
     Lengths,
     LossLimit,
+    Replicates,
     ShareBounds,
     Shares,
     Spans,
@@ -57,6 +58,11 @@ class SwarmEntry(Entry):
         description="Sources that vary; the others keep their ratios to each other. `NAME from 0` adds a source; "
         "as in `[stack-edu, finemath from 0]`.",
     )
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        _unique(tuple(one.name for one in self.only or ()), "only")
+        return self
 
 
 class ShareEntry(Entry):
@@ -256,10 +262,11 @@ class StudyFile(Entry):
     budget: StudyBudget | None = Field(
         default=None, description="What all runs may take, at full size: tokens, USD or gpu-hours; as in `12T tokens`."
     )
-    replicates: Size = Field(
-        default=3, description="Runs of each control and each proposal, each reading its text in another order."
+    replicates: Replicates = Field(
+        default=3,
+        description="Runs of each control and each proposal, each reading its text in another order; as in `3`.",
     )
-    seeds: Size | None = Field(
+    seeds: Replicates | None = Field(
         default=None,
         description="Trunks under other seeds; else 2 below full size where the second costs less than a quarter of "
         "the arms; as in `2`.",
@@ -325,9 +332,13 @@ class StudyFile(Entry):
             if name not in CONTROLS:
                 hint = f"there are: {', '.join(CONTROLS)}"
                 raise Refusal(f"is no control: `{name}`", hint, "controls", number)
+        _unique(self.controls or (), "controls")
         vary = self.vary
         if vary is None:
             return
+        if self.always and vary.mixture is None and vary.share is None:
+            hint = "leave it out: no law proposes shares here; it belongs to `mixture` and `share`"
+            raise Refusal("is not supported with what is varied", hint, "always")
         if self.drop is not None:
             if vary.add is None and vary.list is None:
                 hint = "a law needs all its arms; only `add` and `list` are judged arm by arm"

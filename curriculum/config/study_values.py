@@ -184,6 +184,10 @@ _plain = PlainSerializer(
     lambda pair: [float(part) if isinstance(part, Fraction) else part for part in pair], return_type=list[Any]
 )
 
+MOST_REPLICATES: Final = 99
+"""Each is an arm that is planned, trained and compared; the noise of a mean of 99 is a tenth of that of one."""
+
+Replicates = Annotated[int, fields.integer(1, MOST_REPLICATES, "3")]
 LossLimit = Annotated[Limit, _limit, _shown]
 StudyBudget = Annotated[Budget, _budget, _plain]
 DropAt = Annotated[Fraction, _drop, PlainSerializer(lambda share: f"at {float(100 * share):g}%", return_type=str)]

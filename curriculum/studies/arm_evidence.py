@@ -21,7 +21,7 @@ from curriculum.runs.folders import stage_folder
 from curriculum.runs.measurements import Point, by_point
 from curriculum.studies.arm import Arm
 from curriculum.studies.arms import CompiledStudy
-from curriculum.studies.evidence import Evidence, Row, Settings
+from curriculum.studies.evidence import Evidence, Role, Row, Settings
 from curriculum.studies.mixture_evidence import text_key
 from curriculum.units import Length
 
@@ -157,13 +157,21 @@ def _rows(
             arm=arm.point.name,
             replicate=arm.replicate,
             seed=arm.seed,
-            role=arm.role,
+            role=_role(compiled, arm),
             settings=settings_of(arm),
             source=source,
             loss=float(entry["loss"]),
             windows=tuple(float(loss) for loss in entry["per_window"]),
             documents=numbers.get(windows_of(entry)),
         )
+
+
+def _role(compiled: CompiledStudy, arm: Arm) -> Role:
+    """What an arm is in a decision: where all that is varied is controls, those after the first are the candidates."""
+    controls = compiled.of_role("control")
+    if compiled.of_role("swarm") or arm.role != "control" or arm.point.name == controls[0].point.name:
+        return arm.role
+    return "swarm"
 
 
 def settings_of(arm: Arm) -> Settings:

@@ -14,6 +14,8 @@ from curriculum.studies.laws.huber import Array
 from curriculum.studies.laws.retention import RetentionLaw
 
 LEAST_SHARES = 3
+_ROUNDING = 1e-9
+"""How far a share may be beyond a bound: both are rounded."""
 
 
 def decide(question: Question, evidence: Evidence, earlier: Sequence[tuple[int, Evidence]]) -> Decision:
@@ -137,10 +139,20 @@ def _best(question: Question, evidence: Evidence, laws: dict[str, RetentionLaw],
     parts = designs.PARTS
     grid = np.arange(int(np.ceil(measured.min() * parts)), int(measured.max() * parts) + 1) / parts
     allowed = np.ones(len(grid), bool)
+    rest = {name: part * (1 - grid) for name, part in _rest(question, evidence).items()}
+    for source, shares in {question.of or "": grid, **rest}.items():
+        low, high = ((of or {}).get(source, usual) for of, usual in ((question.low, 0.0), (question.high, 1.0)))
+        allowed &= (shares >= low - _ROUNDING) & (shares <= high + _ROUNDING)
+    if not allowed.any():
+        raise Undecidable(
+            f"`always` and the passes of the sources allow no share of `{question.of}` from {grid[0]:.1%} to "
+            f"{grid[-1]:.1%}, which were measured",
+            "widen `always:`, or measure shares that it allows",
+        )
     for source, keep in question.keep.items():
         limit = shared.limit_of(evidence, source, keep)
         predicted = laws[source].predict(grid)
-        if predicted.min() > limit:
+        if predicted[allowed].min(initial=predicted.max()) > limit:
             raise Undecidable(
                 f"nothing satisfies `keep`: the lowest `{source}` reaches on the line is {predicted.min():.4f}, "
                 f"its limit {limit:.4f}",

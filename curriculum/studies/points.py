@@ -15,6 +15,7 @@ from functools import reduce
 from itertools import product
 from typing import Any, Final, Literal, TypeAlias
 
+from curriculum.compiler.lineage import Setting
 from curriculum.config.studies import (
     CONTROLS,
     GRID,
@@ -31,7 +32,7 @@ from curriculum.studies.block import Block, block_of
 from curriculum.studies.bounds import SourceLimits
 from curriculum.studies.mixtures import ArmMixture
 from curriculum.studies.study import Study
-from curriculum.units import counted, parse_fraction, show_share
+from curriculum.units import Length, counted, parse_fraction, parse_length, show_share
 
 Role: TypeAlias = Literal["swarm", "control", "proposal"]
 
@@ -81,8 +82,9 @@ def points(study: Study, limits: SourceLimits) -> tuple[tuple[Point, ...], tuple
     controls, left_out = _controls(study, limits, started)
     distinct = _distinct(controls)
     identities = {point.identity for point in distinct}
-    own = [point for point in _varied(study, limits, distinct, started) if point.identity not in identities]
-    _check_distinct(study, own)
+    varied = list(_varied(study, limits, distinct, started))
+    _check_distinct(study, varied)
+    own = [point for point in varied if point.identity not in identities]
     return (*own, *distinct), tuple(left_out)
 
 
@@ -145,8 +147,7 @@ def _control(study: Study, limits: SourceLimits, name: str, *, of_mixtures: bool
         dropped = {"mixture", "ramp"} if _reads(study) else set()
         dropped |= {key for key in GRID if getattr(study.vary, key, None) is not None}
         entry = {key: value for key, value in entry.items() if key not in dropped}
-        if study.vary.batch is not None and study.parent is not None:
-            entry["batch"] = str(study.parent.batch)  # stated, so that it is one with that point of the grid
+        entry = _stating_what_varies(study, entry, study.parent)
         if "mixture" in entry:
             mixture = mixtures.from_file(study.project, entry["mixture"])
         return Point(
@@ -158,6 +159,7 @@ def _control(study: Study, limits: SourceLimits, name: str, *, of_mixtures: bool
             return None
         if study.stage is None:
             entry["mixture"] = stated.file
+        entry = _stating_what_varies(study, entry, study.asked.setting)
         return Point(
             name=name, role="control", mixture=stated, entry=entry, settings=_grid_settings(study, entry, stated)
         )
@@ -173,12 +175,42 @@ def _control(study: Study, limits: SourceLimits, name: str, *, of_mixtures: bool
     return Point(name=name, role="control", mixture=_of(base, weights), entry=_drafted(entry), settings={})
 
 
+def _stating_what_varies(study: Study, entry: Mapping[str, Any], inherited: Setting | None) -> dict[str, Any]:
+    """`entry` with the varied keys spelled as a point of the grid spells them, so that it is one with that point."""
+    found, vary = dict(entry), study.vary
+    if vary.batch is not None and inherited is not None:
+        found.setdefault("batch", str(inherited.batch))
+    if vary.mask_documents is not None and inherited is not None:
+        found.setdefault("mask_documents", inherited.mask_documents)
+    for key in ("batch", "ramp", "rewarm"):
+        if getattr(vary, key) is not None and isinstance(found.get(key), str):
+            found[key] = _length(study, key, parse_length(found[key]))
+    return found
+
+
+def _length(study: Study, key: str, length: Length) -> str:
+    """A length of a stage as its file states it: a batch in sequences, another one with its unit or its scale."""
+    sequence_length = study.asked.setting.sequence_length
+    if key == "batch" and length.unit == "tokens" and length.amount % sequence_length == 0:
+        length = Length(length.amount // sequence_length, "sequences")
+    text = str(length)
+    return f"{text} tokens" if text.isdecimal() else text
+
+
+def _tokens(study: Study, length: Length) -> int | None:
+    """A length that is varied, in tokens; None for that of an arm whose point states none."""
+    usual = study.stage_tokens or max(study.tokens(one, "vary", "tokens") for one in study.vary.tokens or ())
+    tokens = study.tokens(length, "vary", "tokens")
+    return tokens if tokens != usual else None
+
+
 def _grid_settings(study: Study, entry: Mapping[str, Any], mixture: ArmMixture) -> dict[str, Any]:
     """Where a control is in the grid of what is varied: the values of the keys that it has."""
     settings: dict[str, Any] = {
         "list": mixture.file,
         "batch": entry.get("batch") or (study.parent.batch if study.parent is not None else None),
         "learning_rate": Fraction(1),
+        "tokens": next((one for one in study.vary.tokens or () if _tokens(study, one) is None), None),
         **{key: entry.get(key) for key in ("ramp", "rewarm", "mask_documents")},
     }
     varied = [key for key in GRID if getattr(study.vary, key) is not None]
@@ -347,9 +379,9 @@ def _grid(study: Study) -> Iterator[Point]:
                     entry["learning_rate"] = scaled_rate(study, value)
                     entry.setdefault("rewarm", _REWARM)
             elif key == "tokens":
-                tokens = study.tokens(value, "vary", "tokens")
+                tokens = _tokens(study, value)
             else:
-                entry[key] = value if isinstance(value, bool) else str(value)
+                entry[key] = value if isinstance(value, bool) else _length(study, key, value)
         yield Point(
             name="-".join(_word(f"{_SHORT.get(key, key)}-{_value(value)}") for key, value in settings.items()),
             role="swarm",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from curriculum.artifacts import checkpoints
 from curriculum.artifacts.evaluations import read_evaluations
 from curriculum.artifacts.metrics import last_record
+from curriculum.errors import CurriculumError
+from curriculum.runs.drift import find_drift
 from curriculum.runs.folders import stage_folder
 from curriculum.runs.status import DONE, PLANNED, RUNNING, STARTED, state_of
 from curriculum.studies.arm import Arm
 from curriculum.studies.arms import CompiledStudy
+from curriculum.units import counted
 
 FORMAT: Final = 1
 """Of the JSON object of `status STUDY`."""
@@ -71,4 +74,27 @@ def _status(arm: Arm) -> ArmStatus:
         ends_at=stage.stop,
         losses={name: entry["loss"] for name, entry in ended.items()},
         job=job.message if job else None,
+    )
+
+
+def changed_arms(study: CompiledStudy) -> list[str]:
+    """The addresses of arms of which a stage was trained with another plan than the files describe now."""
+    return [arm.address for arm in study.arms if _is_changed(arm)]
+
+
+def _is_changed(arm: Arm) -> bool:
+    try:
+        return next(find_drift(arm.project, arm.compiled), None) is not None
+    except CurriculumError:  # a plan that cannot be read is that of no arm, as the decision says
+        return True
+
+
+def changed_line(study: str, changed: Sequence[str], arms: int, options: str) -> str:
+    """What a person reads of `changed`, of so many arms."""
+    names = [address.partition("/")[2] for address in changed[:6]]
+    more = f" and {len(changed) - 6} more" if len(changed) > 6 else ""
+    return (
+        f"{len(changed)} of {counted(arms, 'run')} {'was' if len(changed) == 1 else 'were'} trained with another plan "
+        f"than the files describe now, and no decision counts them: {', '.join(names)}{more}; "
+        f"`curriculum run {study}{options} --accept-change` trains them again"
     )

@@ -121,6 +121,12 @@ def open_study(project: Project, name: str, size: str) -> Study:
     except NotFound as error:
         raise ConfigError(error.what, place=place, hint=error.hint) from None
     names = project.names("stages")
+    if address.curriculum not in names and address.curriculum in project.names("studies"):
+        raise NotFound(
+            f"study `{name}` asks about `{text}`, which is of a study and not of a curriculum",
+            place=place,
+            hint=f"`curriculum branch {address.curriculum}/ARM NAME` makes an arm a curriculum; name that one",
+        )
     if address.curriculum not in names:
         raise NotFound(
             f"study `{name}` asks about `{address.curriculum}`, which does not exist",
@@ -142,6 +148,8 @@ def open_study(project: Project, name: str, size: str) -> Study:
     if key == "from":
         return Study(project=project, name=name, size=size, file=file, document=document, before=stages, stage=None)
     before, stage = stages[:-1], stages[-1]
+    if not before and stage.setting.imported is None:
+        _check_limits_of_a_root(file, document, text)
     return Study(
         project=project,
         name=name,
@@ -151,3 +159,14 @@ def open_study(project: Project, name: str, size: str) -> Study:
         before=before,
         stage=replace(stage, cut=None),
     )
+
+
+def _check_limits_of_a_root(file: config.StudyFile, document: Document, stage: str) -> None:
+    """PlanError for a limit that refers to the branch point, where the stage in question begins with random weights."""
+    for source, limit in file.goal.keep.items():
+        if limit.base == "before":
+            raise PlanError(
+                f"the limit of `{source}` is `{limit}`, and nothing was trained before `{stage}`",
+                place=document.place(("goal", "keep", source)),
+                hint="state a loss, as in `2.87`, or `control + 0.01`: the first stage leaves no branch point",
+            )

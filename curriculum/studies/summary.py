@@ -22,6 +22,7 @@ from curriculum.studies.arm import Arm
 from curriculum.studies.arm_evidence import measure
 from curriculum.studies.arms import CompiledStudy
 from curriculum.studies.question import question_of
+from curriculum.studies.status import changed_arms
 from curriculum.units import show_count
 
 FORMAT = 1
@@ -58,6 +59,7 @@ def summarise(
         "arms": rows,
         "left_out": [{"name": entry.name, "reason": entry.reason} for entry in compiled.left_out],
         "proposal": _proposal(compiled),
+        "changed": changed_arms(compiled),
         "drop": _drop(compiled),
         "caps": {
             source: {"share": float(cap), "passes": float(compiled.limits.allowed_passes(source))}

@@ -18,6 +18,9 @@ ROUNDING = 0.02
 RESERVED = ("seed", "replicate", "role")
 """Columns that say something of a run; none of them needs to be there."""
 MOST_BYTES = 1 << 28
+SEPARATORS = ",;\t"
+"""What may separate the values of a table; of those that are as frequent in its header, the first."""
+_SEPARATED = {",": "commas", ";": "semicolons", "\t": "tabs"}
 LOSSES = (1e-6, 1e6)
 """The least and the largest loss that a law is fitted to, in nats a token: a uniform guess costs about 10 to 13."""
 _LOSS_HINT = "leave out the runs that diverged or did not end, in both files"
@@ -66,9 +69,10 @@ class _Line:
     text: str
     cells: dict[str, str]
     columns: tuple[str, ...]
+    separator: str
 
     def place(self, column: str | None = None) -> Place:
-        return _place(self.file, self.number, self.text, self.columns.index(column) if column else 0)
+        return _place(self.file, self.number, self.text, self.columns.index(column) if column else 0, self.separator)
 
 
 def read(files: TableFiles) -> Runs:
@@ -144,7 +148,8 @@ def _rows(file: Path, join: str) -> dict[str, _Line]:
         by_name[name] = line
     if not by_name:
         raise DataError(
-            f"`{file}` has no run: no row follows its header", hint="a row for each run, separated by commas"
+            f"`{file}` has no run: no row follows its header",
+            hint="a row for each run, its values separated as in the header",
         )
     return by_name
 
@@ -162,9 +167,10 @@ def _lines(file: Path) -> list[_Line]:
     except UnicodeDecodeError:
         raise DataError(f"`{file}` is no text: it is not UTF-8", hint="a CSV file with a header is needed") from None
     texts = text.splitlines()
+    separator = _separator(next((text for text in texts if text.strip()), ""))
     parsed: list[_Line] = []
     columns: tuple[str, ...] = ()
-    for number, cells in _parsed(texts, file):
+    for number, cells in _parsed(texts, file, separator):
         if not any(cell.strip() for cell in cells):
             continue
         line = texts[number - 1]
@@ -175,25 +181,31 @@ def _lines(file: Path) -> list[_Line]:
                 second = [at for at, name in enumerate(columns) if name == twice][1]
                 raise DataError(
                     f"the column `{twice}` is there twice",
-                    place=_place(str(file), number, line, second),
+                    place=_place(str(file), number, line, second, separator),
                     hint="give each column a name of its own, or delete one of the two",
                 )
-            parsed.append(_Line(str(file), 1, line, dict.fromkeys(columns, ""), columns))
+            parsed.append(_Line(str(file), 1, line, dict.fromkeys(columns, ""), columns, separator))
             continue
         if len(cells) != len(columns):
             raise DataError(
                 f"the row has {len(cells)} values, the header {len(columns)} names",
                 place=_place(str(file), number, line, 0),
-                hint="values are separated by commas; a text with a comma in it is quoted",
+                hint=f"values are separated by {_SEPARATED[separator]}, as in the first line; a text with one in it "
+                "is quoted",
             )
-        parsed.append(_Line(str(file), number, line, dict(zip(columns, cells, strict=True)), columns))
+        parsed.append(_Line(str(file), number, line, dict(zip(columns, cells, strict=True)), columns, separator))
     if not parsed:
         raise DataError(f"`{file}` is empty", hint="a CSV file with a header is needed")
     return parsed
 
 
-def _parsed(texts: Sequence[str], file: Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(texts, strict=True)
+def _separator(header: str) -> str:
+    """What separates the values of a table: the most frequent of comma, semicolon and tab in its first line."""
+    return max(SEPARATORS, key=header.count)
+
+
+def _parsed(texts: Sequence[str], file: Path, separator: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(texts, strict=True, delimiter=separator)
     try:
         for cells in reader:
             yield reader.line_num, cells
@@ -204,12 +216,12 @@ def _parsed(texts: Sequence[str], file: Path) -> Iterator[tuple[int, list[str]]]
         ) from None
 
 
-def _place(file: str, number: int, text: str, column: int) -> Place:
+def _place(file: str, number: int, text: str, column: int, separator: str = ",") -> Place:
     """The place of the cell with the index `column`; of the line's begin where an earlier line begins the row."""
     starts, quoted = [1], False
     for at, character in enumerate(text):
         quoted ^= character == '"'  # a doubled quote ends the text and begins it again
-        if character == "," and not quoted:
+        if character == separator and not quoted:
             starts.append(at + 2)
     return Place(file, number, starts[column] if column < len(starts) else 1, text)
 

@@ -54,7 +54,8 @@ class StudyTables:
             **{key: row[key] for key in ("address", "point", "role", "replicate", "trunk", "tokens", "steps")},
             **_progress(arm, *arm.own_stages),
             **{f"share/{source}": row["shares"].get(source, 0.0) for source in sources},
-            **{key: row["settings"].get(key) for key in keys},
+            # a length that is varied is the column `tokens` already, as a number
+            **{key: row["settings"].get(key) for key in keys if key != "tokens"},
         }
 
     @property

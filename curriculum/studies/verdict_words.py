@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from curriculum.studies.decision import RunCost
 from curriculum.studies.verdicts import Verdict, right_before
 from curriculum.units import counted, show_count, show_seconds
@@ -60,3 +62,16 @@ def _limit(against: str, slack: float) -> str:
         return f"{float(against) + slack:g}"
     except ValueError:
         return f"{against} + {slack:g}"
+
+
+def setting_words(settings: Mapping[str, float | str]) -> str:
+    """What was varied, as a study's file states it: a batch in sequences, a rate as a factor."""
+    return ", ".join(f"{key} {_setting(key, value)}" for key, value in settings.items())
+
+
+def _setting(key: str, value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    if key == "learning_rate":
+        return "kept" if value == 1 else f"x{value:g}"
+    return f"{value:g} sequences" if key == "batch" else f"{value:g}"

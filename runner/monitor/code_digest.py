@@ -64,8 +64,7 @@ EQUIVALENT: tuple[frozenset[str], ...] = (
     frozenset(
         {
             "46b82d9bc82aaab681531b8603025944eb69bf3f0d2c99ad8459bf134641f853",  # 0.1.0 as of 64ec017, keyed by path
-            "0539e10a8dfb4452d4f8a1a412aee82a5317a0ff7f16467261e7152016199c9b",
-            "4c48af67b10775da258552bc06df436b9772c1d37ee460813d2810c35a8b982b",
+            "6aa09fff053d5c11dd2303a39c0cc95630c1fc356bd27e299246d1a03d78777e",
         }
     ),
 )

@@ -14,8 +14,10 @@ from curriculum.studies.status import ArmStatus
 from curriculum.units import show_count
 
 
-def arms_view(study: str, arms: Sequence[ArmStatus], follows: str | None = None) -> RenderableType:
-    """A row for each arm; `follows` is what the queue says of the job behind them."""
+def arms_view(
+    study: str, arms: Sequence[ArmStatus], follows: str | None = None, changed: str | None = None
+) -> RenderableType:
+    """A row for each arm; `follows` is what the queue says of the job behind them, `changed` of arms of other plans."""
     sources = sorted({source for arm in arms for source in arm.losses})
     drawn = table(study, "", "#", "#tokens", *(f"#{source}" for source in sources))
     for arm in arms:
@@ -28,6 +30,7 @@ def arms_view(study: str, arms: Sequence[ArmStatus], follows: str | None = None)
         )
     done = sum(arm.state == status.DONE for arm in arms)
     lines = [Text(f"{done} of {len(arms)} runs are done")]
+    lines += [Text(changed)] if changed is not None else []
     lines += [Text(f"{arm.address}: {arm.job}") for arm in arms if arm.job is not None]
     lines += [Text(f"what follows: {follows}")] if follows is not None and done < len(arms) else []
     return Group(drawn, *lines)

@@ -10,7 +10,7 @@ from rich.text import Text
 from curriculum.cli.view.schedules import order_view
 from curriculum.cli.view.tables import notes, share, table
 from curriculum.studies.decision import Contender, Decision, LawReport, Noise, Proposal, RunCost
-from curriculum.studies.verdict_words import figures, goal_words, settled_by
+from curriculum.studies.verdict_words import figures, goal_words, setting_words, settled_by
 from curriculum.units import counted
 
 _STYLES = {"shown": "green", "contrary": "red"}
@@ -101,8 +101,7 @@ def _proposal(proposal: Proposal) -> list[RenderableType]:
         ]
         parts: list[RenderableType] = [table("proposal", "#share", "#by the law, 95%", rows=rows)]
     else:
-        settings = ", ".join(f"{key} {value}" for key, value in (proposal.settings or {}).items())
-        parts = [Text(f"proposal  {proposal.arm}: {settings}")]
+        parts = [Text(f"proposal  {proposal.arm}: {setting_words(proposal.settings or {})}")]
     if proposal.at_bound:
         parts.append(Text(f"bounded: {', '.join(proposal.at_bound)}", style="dim"))
     return parts

@@ -11,17 +11,20 @@ from rich.text import Text
 
 from curriculum.cli.view.tables import notes, share, table
 from curriculum.studies.mixture_evidence import PASSES_DIFFER
+from curriculum.studies.status import changed_line
 from curriculum.units import counted, show_bytes, show_count, show_exact, show_seconds
 
 
-def study_view(summary: Mapping[str, Any]) -> RenderableType:
-    """The plan of a study; fits 100 columns with up to five sources."""
+def study_view(summary: Mapping[str, Any], options: str = "") -> RenderableType:
+    """The plan of a study; fits 100 columns with up to five sources. `options` follow its name in a command."""
     lines = [note for row in summary["arms"] for note in row["notes"] if row["replicate"] == 1]
     lines = [
         f"{line} (in {lines.count(line)} arms)" if lines.count(line) > 1 else line for line in dict.fromkeys(lines)
     ]
     lines += [f"`{entry['name']}` is no control here: {entry['reason']}" for entry in summary["left_out"]]
     lines += [f"`{row['point']}` is also {', '.join(row['same_as'])}" for row in _points(summary) if row["same_as"]]
+    if changed := summary["changed"]:
+        lines.insert(0, changed_line(summary["study"], changed, len(summary["arms"]), options))
     return Group(_headline(summary), Text(), _arms(summary), Text(), *_facts(summary), *notes(lines))
 
 
@@ -83,6 +86,8 @@ def _setting(key: str, value: Any) -> str:
         return ""
     if key == "learning_rate":
         return "kept" if value == 1 else f"x{value:g}"
+    if isinstance(value, bool):
+        return str(value).lower()
     return share(value) if key == "share" else str(value)
 
 

@@ -12,7 +12,7 @@ from curriculum.report.html.study_data import StudyData
 from curriculum.report.svg import shapes, swatches
 from curriculum.studies.compare import difference_words
 from curriculum.studies.decision import Contender, Decision, Question
-from curriculum.studies.verdict_words import figures, goal_words, settled_by
+from curriculum.studies.verdict_words import figures, goal_words, setting_words, settled_by
 from curriculum.units import counted, show_count, show_exact, show_seconds
 
 MOST_ARMS = 120
@@ -166,7 +166,7 @@ def _proposal(data: StudyData) -> str:
         columns = ("source", "#around", "#proposed", "#by the law, 95%")
         parts.append(markup.table("The mixture that is proposed, and the one it is around", columns, rows))
     elif proposal is not None:
-        settings = ", ".join(f"{key} {value}" for key, value in (proposal.settings or {}).items())
+        settings = setting_words(proposal.settings or {})
         parts.append(markup.paragraph(f"Proposed is the arm {proposal.arm}: {settings}."))
     if proposal is not None and proposal.at_bound:
         parts.append(markup.paragraph(f"Bounded: {', '.join(proposal.at_bound)}.", "note"))

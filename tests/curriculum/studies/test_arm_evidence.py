@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from pretend_arms import measured_sets, pretend
+from projects import InProcess
 
 from curriculum.artifacts.evaluations import write_sets
 from curriculum.config.project import Project
@@ -18,6 +19,7 @@ from curriculum.studies.arm_evidence import measure
 from curriculum.studies.arms import CompiledStudy, compile_study
 from curriculum.studies.decide import decide
 from curriculum.studies.question import question_of
+from curriculum.studies.status import changed_arms
 
 ROOT = Path(__file__).resolve().parents[3]
 CODE, MATH, WEB = "starcoder-python-jupyter", "proof-pile-2", "slimpajama"
@@ -59,6 +61,34 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def study(ended: Path, project: Path) -> CompiledStudy:
     shutil.copytree(ended / "runs", project / "runs")
     return compile_study(Project(project), "domains", "rehearsal")
+
+
+def test_where_all_that_is_varied_is_controls_the_later_ones_are_judged_against_the_first(project: Path) -> None:
+    asks = "for: v1.1/cooldown\nvary: {batch: [896 sequences, 3584 sequences]}\ngoal: {lower: {slimpajama: 1}}\n"
+    (project / "studies/batches.yaml").write_text(asks)
+    study = compile_study(Project(project), "batches", "rehearsal")
+    assert {arm.point.name for arm in study.arms} == {"kept", "stated"}
+    lower = {"kept": 4.3, "stated": 4.2}
+    pretend(study, lambda arm, source: lower[arm.point.name] + random.Random(arm.name).gauss(0, 0.001), BEFORE)
+    decision = decide(question_of(study), measure(study).evidence)
+    assert decision.proposal is not None
+    assert decision.proposal.arm == "stated"
+    assert [(verdict.against, verdict.word) for verdict in decision.verdicts] == [("kept", "shown")]
+
+
+def test_plan_and_status_name_the_arms_that_a_changed_mixture_trains_again(
+    study: CompiledStudy, project: Path, in_process: InProcess
+) -> None:
+    assert changed_arms(study) == []
+    mixture = project / "mixtures/math-code.yaml"
+    mixture.write_text(mixture.read_text().replace("starcoder-python-jupyter: 15", "starcoder-python-jupyter: 30"))
+    changed = changed_arms(compile_study(Project(project), "domains", "rehearsal"))
+    assert {"domains/stated", "domains/stated.2", "domains/stated.3"} < set(changed)
+    assert "domains/kept" not in changed
+    for verb in ("plan", "status"):
+        said = " ".join(in_process(project, verb, "domains", "--size", "rehearsal")[1].split())
+        assert f"{len(changed)} of 27 runs were trained with another plan" in said
+        assert "--accept-change` trains them again" in said
 
 
 def test_every_run_of_every_arm_gives_a_row_for_each_source(study: CompiledStudy) -> None:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from projects import InProcess, write_prepared_project
 
 from curriculum.artifacts.evaluations import read_evaluations, write_sets
 from curriculum.config.project import Project
@@ -37,6 +38,20 @@ def _mark_branch_point(study: CompiledStudy) -> None:
     folder = stage_folder(arm.project, arm.compiled, parent)
     code = dict(read_evaluations(folder)[parent.stop]["code"]) | {"loss": MARK}
     write_sets(folder, 0, parent.stop, arm.stage.plan.first_step, {"code": code})
+
+
+def test_prepare_makes_the_text_that_the_arms_of_a_study_read_or_measure(
+    finished: Path, tmp_path: Path, in_process: InProcess
+) -> None:
+    project = write_prepared_project(tmp_path, finished)
+    (project / "studies").mkdir()
+    (project / "studies/new.yaml").write_text(STUDY)
+    (code,) = (project / "data").glob("code*")
+    shutil.rmtree(code)
+    for name in ("new", "new/kept"):
+        rc, out, _ = in_process(project, "prepare", name)
+        assert rc == 0
+        assert {line.split()[0] for line in out.splitlines() if line.split()[1:2] == ["held-out"]} == {"code", "prose"}
 
 
 @pytest.mark.promise("An arm of a study equals the curriculum that a person would have written, bit for bit")

@@ -304,6 +304,34 @@ def test_controls_that_are_the_same_are_one(project: Path) -> None:
     assert {entry.name for entry in fewer.left_out} == {"natural", "uniform"}
 
 
+@pytest.mark.parametrize(
+    ("stage", "vary", "one_with_a_control", "trained"),
+    [
+        ("v1.1/cooldown", "batch: [1835008 tokens, 448 sequences]", "batch-1835008", "batch-448"),
+        ("v1.1/cooldown", "mask_documents: [true, false]", "mask-false", "mask-true"),
+        ("v1.1-math-code/continual", "ramp: [6000M tokens, 60000M tokens]", "ramp-6b", "ramp-60b"),
+        ("v1.1-math-code/continual", "tokens: [350B, 100B]", "tokens-350b", "tokens-100b"),
+    ],
+)
+def test_a_point_of_a_grid_that_does_what_a_control_does_is_trained_as_that_control_however_it_is_spelled(
+    project: Path, stage: str, vary: str, one_with_a_control: str, trained: str
+) -> None:
+    study = asked(project, f"for: {stage}\nvary: {{{vary}}}\ngoal: {{lower: {{slimpajama: 1}}}}\n")
+    names = {arm.point.name for arm in study.arms}
+    assert trained in names
+    assert one_with_a_control not in names
+    plans = [(arm.stage.plan.fingerprint, arm.entries[-1].get("mask_documents", False)) for arm in study.arms]
+    assert len(plans) == len(set(plans))
+    varied = vary.partition(":")[0]
+    assert any(varied in arm.point.settings for arm in study.of_role("control"))
+
+
+def test_lengths_that_do_not_round_are_stated_with_their_unit_in_the_files_of_an_arm(project: Path) -> None:
+    text = "vary: {ramp: [6000000001 tokens, 3B]}\ngoal: {lower: {slimpajama: 1}}\n"
+    study = asked(project, "for: v1.1-math-code/continual\n" + text)
+    assert study.arm("ramp-6000000001").entries[0]["ramp"] == "6000000001 tokens"
+
+
 def test_a_swarm_stays_within_the_passes_of_its_sources_and_every_arm_can_be_planned() -> None:
     study = compiled("domains", "full")
     caps = study.limits.binding()

@@ -258,6 +258,19 @@ def test_the_smallest_share_that_keeps_the_old_loss_is_proposed_and_its_drift_is
     assert any("is drifting" in note for note in drifting.notes)
 
 
+def test_a_share_stays_within_always_also_where_a_lower_loss_is_outside_of_it() -> None:
+    question = Question("old", "share", {"new": 1.0}, {}, of="old")
+    free = decide(question, line_evidence()).proposal
+    assert free is not None
+    assert free.shares["old"] == pytest.approx(0.125)
+    for low, high in ({"old": 0.2}, None), ({}, {"new": 0.8}):
+        bounded = decide(replace(question, low=low, high=high), line_evidence()).proposal
+        assert bounded is not None
+        assert bounded.shares["old"] == pytest.approx(0.2)
+    with pytest.raises(Undecidable, match="allow no share of `old` from 12"):
+        decide(replace(question, low={"old": 0.6}), line_evidence())
+
+
 def candidate(name: str, shift: float, seed: int, replicates: int = 3) -> list[Row]:
     draw = np.random.default_rng(seed)
     role = "control" if name == "kept" else "swarm"

@@ -40,6 +40,21 @@ def test_percent_and_rounded_shares_are_divided_by_their_sum(tmp_path: Path) -> 
         assert sum(float(value) for value in runs.evidence.settings(arm).values()) == pytest.approx(1, abs=1e-12)
 
 
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_values_are_separated_by_what_the_header_has_most_of_and_a_fault_is_at_its_own_cell(
+    tmp_path: Path, separator: str
+) -> None:
+    of_commas = table.read(write(tmp_path)).evidence
+    shares = SHARES.replace(",", separator)
+    assert table.read(write(tmp_path, shares)).evidence == of_commas  # each file has its own separator
+    with pytest.raises(CurriculumError) as refused:
+        table.read(write(tmp_path, shares.replace("0.75", "0,75")))
+    assert refused.value.place is not None
+    assert refused.value.place.column == 8
+    assert refused.value.hint is not None
+    assert "0.75" in refused.value.hint
+
+
 def test_roles_seeds_and_replicates_are_columns_that_need_not_be_there(tmp_path: Path) -> None:
     shares = "index,role,seed,replicate,a,b\nx,control,2,7,1,0\ny,proposal,3,1,0,1\nz,,1,1,0.5,0.5\n"
     runs = table.read(write(tmp_path, shares, "index,a\nx,1\ny,2\nz,3\n"))

@@ -13,6 +13,7 @@ from simulated_studies import evidence, mixture
 from curriculum.studies import verdicts
 from curriculum.studies.evidence import Evidence, Role, Row
 from curriculum.studies.laws.mixture import MixtureLaw
+from curriculum.studies.verdict_words import setting_words
 
 SOURCES = ("slimpajama", "starcoder-python-jupyter", "proof-pile-2")
 OLD, NEW = {SOURCES[0]: 1.0}, {SOURCES[1]: 1.0, SOURCES[2]: 1.0}
@@ -158,3 +159,9 @@ def test_the_runs_that_would_settle_a_difference_do_if_it_stays(seed: int, shift
     assert found.low is not None
     assert found.high is not None
     assert found.low <= found.mean <= found.high
+
+
+def test_a_point_of_a_grid_is_said_as_a_study_states_it() -> None:
+    said = setting_words({"batch": 8.0, "learning_rate": 0.5, "ramp": "6B", "mask_documents": "true"})
+    assert said == "batch 8 sequences, learning_rate x0.5, ramp 6B, mask_documents true"
+    assert setting_words({"learning_rate": 1.0}) == "learning_rate kept"

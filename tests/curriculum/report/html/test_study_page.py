@@ -220,6 +220,13 @@ def test_a_line_of_shares_and_candidates_have_a_page_too(project: Project, name:
     assert kept.decision.word in words(page)
 
 
+def test_arms_of_varied_lengths_have_a_page_that_sums_their_tokens(project: Project) -> None:
+    asks = "for: v1.1-math-code/continual\nvary: {tokens: [100B, 200B]}\ngoal: {lower: {slimpajama: 1}}\n"
+    (project.root / "studies/lengths.yaml").write_text(asks)
+    decided(project, "lengths", "rehearsal", loss, BEFORE)
+    assert "tokens-100b" in words(tree(project, "lengths"))
+
+
 def test_what_a_record_holds_is_read_back_as_what_was_decided(project: Project) -> None:
     study: CompiledStudy = compile_study(project, "old", "rehearsal")
     kept = decided(project, "old", "rehearsal", loss, BEFORE)
