@@ -52,6 +52,7 @@ def decide(
     from curriculum.studies.asked import Asked, ask
     from curriculum.studies.decide import decide as answer
     from curriculum.studies.decision import Keep, Undecidable
+    from curriculum.studies.mixtures import base
     from curriculum.studies.propose import fix_proposal
     from curriculum.studies.table import TableFiles, read
     from curriculum.studies.table_question import question
@@ -113,7 +114,8 @@ def decide(
             to_run = fix_proposal(asked.compiled, asked.measured, decision)
     written = None
     if write is not None and project is not None and kept is not None:
-        written = mixture_file.write(project, write, decision, kept)
+        passes = base(asked.compiled.study).passes if asked.compiled is not None else mixture_file.NO_PASSES
+        written = mixture_file.write(project, write, decision, kept, passes)
     if as_json:
         print_json(
             {
