@@ -54,6 +54,7 @@ def decide(
     from curriculum.studies.decide import decide as answer
     from curriculum.studies.decision import Undecidable
     from curriculum.studies.decision_input import read_input
+    from curriculum.studies.mixtures import base
     from curriculum.studies.propose import fix_proposal
     from curriculum.studies.table import TableFiles
 
@@ -110,7 +111,8 @@ def decide(
             to_run = fix_proposal(inputs.compiled, inputs.measured, decision)
     written = None
     if write is not None and project is not None and kept is not None:
-        written = mixture_file.write(project, write, decision, kept)
+        passes = base(inputs.compiled.study).passes if inputs.compiled is not None else mixture_file.NO_PASSES
+        written = mixture_file.write(project, write, decision, kept, passes)
     if as_json:
         print_json(
             {

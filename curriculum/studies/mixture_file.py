@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date
 from fractions import Fraction
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 from curriculum import fs
 from curriculum.config.fields import is_name
 from curriculum.config.project import Project
 from curriculum.errors import ConfigError, NotFound, PlanError, did_you_mean
 from curriculum.studies.decision import Decision
+from curriculum.studies.mixtures import exact
 from curriculum.studies.record import Record
+
+NO_PASSES: Final[Mapping[str, Fraction]] = MappingProxyType({})
 
 
 def check_may_be_written(project: Project, name: str, decision: Decision, *, although_not_shown: bool) -> None:
@@ -40,8 +46,8 @@ def check_may_be_written(project: Project, name: str, decision: Decision, *, alt
         )
 
 
-def text_of(decision: Decision, record: Record, day: date) -> str:
-    """The text of the mixture file."""
+def text_of(decision: Decision, record: Record, day: date, passes: Mapping[str, Fraction]) -> str:
+    """The text of the mixture file; `passes` are how often the mixture that the arms are around allows each source."""
     assert decision.proposal is not None
     about = f"proposed by study {decision.name}, {day.isoformat()}"
     if not decision.shown:
@@ -54,18 +60,22 @@ def text_of(decision: Decision, record: Record, day: date) -> str:
         for verdict in decision.verdicts
     )
     pairs = ", ".join(f"{name}: {weight}" for name, weight in weights.items())
+    allowed = ", ".join(f"{name}: {exact(passes[name])}" for name in weights if name in passes)
     return (
         "# yaml-language-server: $schema=../.schema/mixtures.json\n"
         f"about: {about}\n"
         f"weights: {{{pairs}}}\n"
-        f"evidence: {record.address} # {shown}\n"
+        + (f"passes: {{{allowed}}}\n" if allowed else "")
+        + f"evidence: {record.address} # {shown}\n"
     )
 
 
-def write(project: Project, name: str, decision: Decision, record: Record) -> Path:
-    """Write the proposal as `mixtures/<name>.yaml`, which must not exist."""
+def write(
+    project: Project, name: str, decision: Decision, record: Record, passes: Mapping[str, Fraction] = NO_PASSES
+) -> Path:
+    """Write the proposal as `mixtures/<name>.yaml`, which must not exist; `passes` as in `text_of`."""
     path = project.root / "mixtures" / f"{name}.yaml"
-    fs.write_bytes(path, text_of(decision, record, date.today()).encode())
+    fs.write_bytes(path, text_of(decision, record, date.today(), passes).encode())
     return path
 
 
