@@ -15,12 +15,8 @@ from curriculum.plan.stage import StagePlan
 from curriculum.units import show_count, show_exact, show_share
 
 
-class NeverDrawn(PlanError):
-    """A source with weight that a stage never draws."""
-
-
 def check_drawn(stage: ResolvedStage, plan: StagePlan, scaler: Scaler, notes: list[str]) -> None:
-    """A source with weight that is never drawn: NeverDrawn at full size, a note where lengths are scaled."""
+    """A source with weight that is never drawn: PlanError at full size, a note where lengths are scaled."""
     weights = stage.mixture.weights
     drawn_before = plan.read_before
     drawn = plan.windows_read(plan.end)
@@ -31,7 +27,7 @@ def check_drawn(stage: ResolvedStage, plan: StagePlan, scaler: Scaler, notes: li
         smallest = (_first_drawn(plan, name) + 1) * plan.sequence_length
         what = f"source `{name}` has weight but is never drawn in stage `{stage.setting.name}`"
         if scaler.scale == 1:
-            raise NeverDrawn(
+            raise PlanError(
                 what,
                 place=stage.mixture.document.place(("weights", name)),
                 hint=f"its share of {show_share(Fraction(weights[name], total))} is first served by a stage of "

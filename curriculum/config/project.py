@@ -21,6 +21,8 @@ _ROOT_VALUES: Final = (
     *("sources_document", "sources", "sizes_document", "sizes", "machines_document", "machines", "default_size"),
 )
 """Properties of a project that hold the values of its root files."""
+DRAFTED: Final = "in the file that would be written, "
+"""Before the name of a file that is drafted, where a place is in it."""
 _NO_TEXTS: Final[Mapping[str, str]] = MappingProxyType({})
 LOCAL = "local"  # the default machine
 
@@ -61,7 +63,7 @@ class Project:
         texts = {("stages", name): text, **{("mixtures", mixture): mixtures[mixture] for mixture in mixtures}}
         return self._with_drafts(
             {
-                (folder, name): parse_yaml(text.encode(), f"in the file that would be written, {folder}/{name}.yaml")
+                (folder, name): parse_yaml(text.encode(), f"{DRAFTED}{folder}/{name}.yaml")
                 for (folder, name), text in texts.items()
             }
         )

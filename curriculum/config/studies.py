@@ -279,8 +279,8 @@ class StudyFile(Entry):
     )
     repetition: Literal["matched", "free"] = Field(
         default="matched",
-        description="matched: an arm shorter than its stage repeats new sources as the stage would, and its ramp is "
-        "as much shorter; free: it does not.",
+        description="matched: an arm shorter than its stage repeats text that was not read whole as the stage would, "
+        "and its ramp is as much shorter; free: it does not.",
     )
     learning_rate: AnnealEntry | None = Field(
         default=None, description="How the rate of the arms falls to their end; as in `{to: 0}`."
@@ -333,6 +333,9 @@ class StudyFile(Entry):
                 hint = f"there are: {', '.join(CONTROLS)}"
                 raise Refusal(f"is no control: `{name}`", hint, "controls", number)
         _unique(self.controls or (), "controls")
+        if self.seeds is not None and 1 < self.replicates < self.seeds:
+            hint = f"each replicate runs on one trunk: `replicates: {self.seeds}`, or `seeds: {self.replicates}`"
+            raise Refusal(f"asks for {self.seeds} trunks of {self.replicates} replicates", hint, "seeds")
         vary = self.vary
         if vary is None:
             return

@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from curriculum.compiler.compile import Compiled, CompiledStage
-from curriculum.compiler.limits import NeverDrawn
 from curriculum.compiler.prepared_text import PreparedText
 from curriculum.config.project import Project
-from curriculum.errors import Place
 from curriculum.studies import drafts, points
 from curriculum.studies.points import Point
 
@@ -26,7 +24,7 @@ class Arm:
 
     `project` has the drafts of its files; its curriculum is the study's name, its last stage the arm's. `entries` are
     the keys of its own stages: two where it may be dropped at the end of the first. Its `fork` leaves there, and is
-    annealed. `varied` is where the study says what is varied.
+    annealed. `places` are where the study says what its files state.
     """
 
     study: str
@@ -37,7 +35,7 @@ class Arm:
     entries: tuple[Mapping[str, Any], ...] = field(repr=False)
     draft: drafts.Draft = field(repr=False)
     texts: PreparedText = field(repr=False)
-    varied: Place = field(repr=False)
+    places: drafts.StudyPlaces = field(repr=False)
     fork: bool = False
 
     @property
@@ -60,12 +58,9 @@ class Arm:
 
     @property
     def compiled(self) -> Compiled:
-        """The curriculum compiled; PlanError at the study's line where it would read nothing of a drafted share."""
-        try:
+        """The curriculum compiled; what the files of the arm have wrong is an error in the study's."""
+        with self.places.of_arm(self.name):
             return self.texts.compiled
-        except NeverDrawn as error:
-            error.place = self.varied if self.draft.mixtures else error.place
-            raise
 
     @property
     def stage(self) -> CompiledStage:

@@ -189,7 +189,7 @@ def _seeds(study: Study, drafting: _Drafting, found: Iterable[Point]) -> int:
             )
         return 1
     if stated is not None:
-        return min(stated, study.file.replicates) if study.file.replicates > 1 else stated
+        return stated
     if study.project.size(study.size).tokens in (None, 1):
         return 1
     tokens = sum(drafting.tokens(point) * (1 if point.role == "swarm" else study.file.replicates) for point in found)
@@ -239,18 +239,13 @@ def _round_down(tokens: int) -> str:
     return str(Length(tokens // 10**digits * 10**digits, "tokens"))
 
 
-def _span(length: Length) -> str:
-    """A length inside a stage as a file states it: with its unit or its scale."""
-    text = str(length)
-    return f"{text} tokens" if text.isdecimal() else text
-
-
 class _Drafting:
     """Drafts and compiles the arms of a study; what they share is looked up once."""
 
     def __init__(self, study: Study, sources: tuple[str, ...]) -> None:
         self.study = study
         self.sources = sources
+        self.places = drafts.study_places(study)
         self._texts: dict[tuple[str, int], PreparedText] = {}
 
     @cached_property
@@ -264,8 +259,10 @@ class _Drafting:
             entry = {key: value for key, value in study.entry.items() if key not in ("until", "tokens")}
         entry |= {"name": "kept", **self._length(self._tokens(None)), "measure": list(self.sources)}
         text = drafts.stage_file(study, study.name, study.name, [{**entry, "mixture": mixture.file}], 1)
-        project = study.project.with_draft(study.name, text)
-        return PreparedText.open(project, study.name, study.size)
+        with self.places.of_arm("kept"):
+            texts = PreparedText.open(study.project.with_draft(study.name, text), study.name, study.size)
+            texts.compiled  # noqa: B018  an error in it is one of the study's file
+        return texts
 
     def _tokens(self, point: Point | None) -> int:
         study = self.study
@@ -332,7 +329,7 @@ class _Drafting:
             entry["mixture"] = mixture_name
         if "ramp" in entry and (part := self._part(tokens)) < 1:
             ramp = parse_length(entry["ramp"])
-            entry["ramp"] = _span(Length(max(1, int(ramp.amount * part)), ramp.unit))
+            entry["ramp"] = drafts.length_text(Length(max(1, int(ramp.amount * part)), ramp.unit))
         if "learning_rate" not in entry and study.file.learning_rate is not None:
             entry["learning_rate"] = self._annealed(tokens)
         if measured := [source for source in self.sources if source not in mixture.weights]:
@@ -348,8 +345,9 @@ class _Drafting:
             stage_file=drafts.stage_file(study, study.name, about, entries, seed),
             mixtures={mixture_name: mixture.text(f"arm {point.name} of study {study.name}")} if drafted else {},
         )
-        project = study.project.with_draft(study.name, draft.stage_file, draft.mixtures)
-        texts = PreparedText.open(project, study.name, study.size, like=self.reference)
+        with self.places.of_arm(name):
+            project = study.project.with_draft(study.name, draft.stage_file, draft.mixtures)
+            texts = PreparedText.open(project, study.name, study.size, like=self.reference)
         return Arm(
             study=study.name,
             point=point,
@@ -359,7 +357,7 @@ class _Drafting:
             entries=entries,
             draft=draft,
             texts=texts,
-            varied=study.place("vary"),
+            places=self.places,
             fork=fork,
         )
 
@@ -418,7 +416,11 @@ class _Drafting:
                 place=study.place("learning_rate", "to"),
                 hint="anneal to a lower rate, as in `{to: 0}`",
             )
-        return {"shape": "decay", "min": Decimal(mixtures.exact(anneal.to)), "decay": _span(Length(tokens, "tokens"))}
+        return {
+            "shape": "decay",
+            "min": Decimal(mixtures.exact(anneal.to)),
+            "decay": drafts.length_text(Length(tokens, "tokens")),
+        }
 
     def _every(self, tokens: int) -> dict[str, Any]:
         """The cadence of an arm: the study's, else an evaluation in the middle where a loss is kept, and its end."""

@@ -27,7 +27,7 @@ from curriculum.config.studies import (
     SwarmEntry,
 )
 from curriculum.errors import PlanError, did_you_mean
-from curriculum.studies import design, mixtures
+from curriculum.studies import design, drafts, mixtures
 from curriculum.studies.block import Block, block_of
 from curriculum.studies.bounds import SourceLimits
 from curriculum.studies.mixtures import ArmMixture
@@ -193,8 +193,7 @@ def _length(study: Study, key: str, length: Length) -> str:
     sequence_length = study.asked.setting.sequence_length
     if key == "batch" and length.unit == "tokens" and length.amount % sequence_length == 0:
         length = Length(length.amount // sequence_length, "sequences")
-    text = str(length)
-    return f"{text} tokens" if text.isdecimal() else text
+    return drafts.length_text(length)
 
 
 def _tokens(study: Study, length: Length) -> int | None:
