@@ -52,7 +52,7 @@ def _has_room() -> bool:
     return free >= ROOM and int(lines["MemAvailable"].split()[0]) * 1024 >= 2 * ROOM
 
 
-STARTING = {"built", "built_once", "curriculum", "browser", "slurm"}
+STARTING = {"built_to_read", "built_once", "curriculum", "browser", "slurm"}
 """Fixtures that start processes; tests that do so by themselves carry the mark `processes`."""
 
 
@@ -127,7 +127,7 @@ def in_process(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPat
 
 
 @pytest.fixture(scope="session")
-def built(tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
+def built_to_read(tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
     """Let whichever worker comes first build a project, which every worker only reads."""
 
     def build_once(name: str, build: Callable[[Path], None]) -> Path:
@@ -147,11 +147,11 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
 
 
 @pytest.fixture(scope="session")
-def built_once(built: BuiltOnce, tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
+def built_once(built_to_read: BuiltOnce, tmp_path_factory: pytest.TempPathFactory) -> BuiltOnce:
     """Let whichever worker comes first build a project, and give every worker a copy of its own."""
 
     def copy_of(name: str, build: Callable[[Path], None]) -> Path:
-        original = built(name, build)
+        original = built_to_read(name, build)
         copy = Path(shutil.copytree(original, tmp_path_factory.mktemp(f"{name}-copy") / "project"))
         for job in copy.rglob("attempts/*/job.json"):  # it names its folders in full
             job.write_text(job.read_text().replace(str(original), str(copy)))

@@ -78,7 +78,7 @@ LeftBy = Callable[[Path], Path]
 
 
 @pytest.fixture(scope="session")
-def left_by(built: BuiltOnce, tmp_path_factory: pytest.TempPathFactory) -> LeftBy:
+def left_by(built_to_read: BuiltOnce, tmp_path_factory: pytest.TempPathFactory) -> LeftBy:
     """The folder in which a page ends, only to be read: it and those before it were followed, each once."""
 
     def left(page: Path) -> Path:
@@ -90,7 +90,7 @@ def left_by(built: BuiltOnce, tmp_path_factory: pytest.TempPathFactory) -> LeftB
                 shutil.copytree(left(before), start)
             shutil.move(follow(page, start), project)
 
-        return built(f"page-{page.stem}", build)
+        return built_to_read(f"page-{page.stem}", build)
 
     return left
 

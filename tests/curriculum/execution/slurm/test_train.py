@@ -21,11 +21,11 @@ STAGES = {
     "trunk": HEAD
     + "every: {evaluate: 61440 tokens, checkpoint: 5120 tokens}\n"
     + "stages:\n"
-    + "  - {name: basic, until: 81920, mixture: prose-only, batch: 8 sequences}\n",
+    + "  - {name: basic, until: 56320, mixture: prose-only, batch: 8 sequences}\n",
     "variant": "about: on two nodes\nfrom: trunk/basic\n"
-    "stages:\n  - {name: continual, until: 122880, mixture: mixed, ramp: 1536 tokens}\n",
+    "stages:\n  - {name: continual, until: 97280, mixture: mixed, ramp: 1536 tokens}\n",
     "last": "about: started on two nodes, ended on one\nfrom: variant/continual\n"
-    "stages:\n  - {name: cooldown, until: 235520, batch: 16 sequences}\n",
+    "stages:\n  - {name: cooldown, until: 209920, batch: 16 sequences}\n",
 }
 MACHINES = """\
 local: {launcher: process, device: cpu, threads: 1}
@@ -137,13 +137,13 @@ def test_a_job_that_is_stopped_saves_and_the_same_command_goes_on_with_another_n
     wait_for("the job to end", lambda: queue(first) == "FAILED")
     assert far.state("last/cooldown") == ("started", f"Slurm job {first} saved and ended")
     position = far.newest("last/cooldown")
-    assert 122880 < position < 235520
+    assert 97280 < position < 209920
 
     far.run("last", "one-exact")
     assert far.job("last/cooldown") != first
     done(far, "last/cooldown")
     assert far.state("last/cooldown") == ("done", "")
-    assert far.at("last/cooldown") == 235520
+    assert far.at("last/cooldown") == 209920
 
     assert meanwhile.wait(120) == 0
     assert far.weights("last/cooldown") == near.weights("last/cooldown")
