@@ -243,6 +243,32 @@ def test_a_cadence_of_checkpoints_that_stay_and_would_fill_the_disk_is_refused(p
         compiled(project, "every: {keep: 1 step}")
 
 
+def test_checkpoints_that_stay_are_counted_in_their_stage_and_not_from_the_root() -> None:
+    """The second stage has 1,200 steps, of which every other one stays."""
+    second = "  - {name: second, until: 72k, every: {keep: 2 steps}}\n"
+    root = lineages.BASE["stages/root.yaml"].replace("2000 tokens", "48k tokens") + second
+    project = lineages.project_of({"stages/root.yaml": root})
+    assert len(compile_curriculum(project, "root", "full").stages[1].keep) == 600
+
+
+@pytest.mark.parametrize(
+    ("stage", "size", "windows"),
+    [
+        ("", "{}", 1024),
+        ("held_out_windows: 64", "{}", 64),
+        ("", "{at_most: {held_out_windows: 48}}", 48),
+        ("held_out_windows: 64", "{at_most: {held_out_windows: 48}}", 48),
+        ("held_out_windows: 32", "{at_most: {held_out_windows: 48}}", 32),
+    ],
+)
+def test_an_evaluation_reads_no_more_windows_than_the_stage_or_the_size_allows(
+    stage: str, size: str, windows: int
+) -> None:
+    root = lineages.BASE["stages/root.yaml"].replace("stages:\n", f"{stage}\nstages:\n")
+    project = lineages.project_of({"stages/root.yaml": root, "sizes.yaml": f"full: {size}\n"})
+    assert compile_curriculum(project, "root", "full").stages[0].held_out_windows == windows
+
+
 def test_the_branch_point_that_the_docs_show_is_among_what_a_rehearsal_keeps(tmp_path: Path) -> None:
     init(tmp_path / "shipped")
     shipped = Project(tmp_path / "shipped")

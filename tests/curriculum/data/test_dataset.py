@@ -220,8 +220,9 @@ def test_documents_are_found_by_ids_of_any_spelling(made: Path, dataset: Dataset
         for end in ("/1", "te"):  # ends of ids that are there, the second after an escaped quotation mark
             assert split.find_documents(end) == []
     beyond = len(dataset.mapped[0].ends)
-    with pytest.raises(NotFound, match=f"has no document {beyond} in shard 0"):
-        dataset.document(0, beyond)
+    for shard, document in ((0, beyond), (0, -1), (-1, 0), (len(dataset.mapped), 0)):
+        with pytest.raises(NotFound, match=f"has no document {document} in shard {shard}"):
+            dataset.document(shard, document)
 
 
 @given(st.text(st.characters() | st.characters(categories=["Cs"])))  # file names may hold half of a surrogate pair
