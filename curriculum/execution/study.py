@@ -29,7 +29,6 @@ from curriculum.studies.arm_evidence import measure
 from curriculum.studies.arms import CompiledStudy, compile_study, fix_design
 from curriculum.studies.halving import drop_arms, measure_forks
 from curriculum.studies.propose import propose
-from curriculum.studies.status import changed_arms
 from curriculum.studies.verify import check_record, newest_record
 from curriculum.units import counted
 
@@ -47,7 +46,7 @@ def run_study(request: RunRequest, study: CompiledStudy) -> Sequence[pool.Lineag
     settled = _settled(request, study)
     if settled is None:
         return pool.not_started(arm_requests(request, study))
-    study = without_changed_proposal(request, settled)
+    study = settled
     while True:
         results = pool.run_many(arm_requests(request, study))
         following = None if any(result.state != pool.DONE for result in results) else next_runs(study)
@@ -55,15 +54,6 @@ def run_study(request: RunRequest, study: CompiledStudy) -> Sequence[pool.Lineag
             return results
         request.listener.note(f"{study.name}: {_follows(following)}")
         study = following
-
-
-def without_changed_proposal(request: RunRequest, study: CompiledStudy) -> CompiledStudy:
-    """The study without the runs of its proposal where arms that it rests on are trained again: another one follows."""
-    if not request.accept_change or not study.of_role("proposal"):
-        return study
-    if not any(study.arm(address.partition("/")[2]).role != "proposal" for address in changed_arms(study)):
-        return study
-    return replace(study, arms=tuple(arm for arm in study.arms if arm.role != "proposal"))
 
 
 def next_runs(study: CompiledStudy) -> CompiledStudy | None:
@@ -104,7 +94,6 @@ def submit_study(request: RunRequest, study: CompiledStudy) -> tuple[list[Queued
     Where all arms have ended, what follows is submitted now.
     """
     fix_design(study)
-    study = without_changed_proposal(request, study)
     submitted = pool.submit_many(arm_requests(request, study))
     if submitted is None:
         return None

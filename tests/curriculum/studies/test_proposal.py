@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import random
 import shutil
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +16,6 @@ from projects import write_small_project
 
 from curriculum.config.project import Project
 from curriculum.errors import DataError
-from curriculum.execution.request import RunRequest
-from curriculum.execution.study import without_changed_proposal
 from curriculum.studies import proposal, propose as proposing
 from curriculum.studies.arm import Arm
 from curriculum.studies.arms import CompiledStudy, compile_study, fix_design
@@ -155,14 +152,3 @@ def test_a_decision_names_the_arms_by_which_a_fixed_proposal_does_not_apply(ende
     again = read_input(Project(ended), "mix", "full")
     assert not again.evidence.arms("proposal")
     assert [note for note in again.notes if "the proposal that was fixed does not apply" in note and "mix/kept" in note]
-
-
-def test_arms_that_are_trained_again_are_trained_without_the_proposal_that_rests_on_them(ended: Path) -> None:
-    request = RunRequest(project=Project(ended), curriculum="mix", size="full", accept_change=True)
-    study = compile_study(Project(ended), "mix", "full")
-    assert without_changed_proposal(request, study) is study
-    (ended / "studies/mix.yaml").write_text(STUDY.replace("tokens: 4096", "tokens: 5120"))
-    edited = compile_study(Project(ended), "mix", "full")
-    assert edited.of_role("proposal")
-    assert not without_changed_proposal(request, edited).of_role("proposal")
-    assert without_changed_proposal(replace(request, accept_change=False), edited) is edited
