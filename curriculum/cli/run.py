@@ -195,8 +195,10 @@ def _show_submitted(
 def _show_results(request: RunRequest, named: str, results: Sequence[LineageResult]) -> None:
     """A table of how each of several ended; typer.Exit with 1 where one was set aside, with 130 where one stopped."""
     from curriculum.cli.view.pool import pool_view
+    from curriculum.errors import Drift
     from curriculum.execution import pool
     from curriculum.runs import held_out
+    from curriculum.studies.status import changed_line
 
     project, console = request.project, open_console()
     losses = {
@@ -206,12 +208,17 @@ def _show_results(request: RunRequest, named: str, results: Sequence[LineageResu
     sources = sorted({source for measured in losses.values() for source in measured})
     console.print("\nlast held-out loss (nats a token)", style="bold")
     console.print(pool_view(results, losses, sources))
-    command = f"curriculum run {named}{project.options(request.size, request.machine)}"
+    options = project.options(request.size, request.machine)
+    command = f"curriculum run {named}{options}"
+    changed = [result for result in results if isinstance(result.error, Drift)]  # of a study: others raise it
     for result in results:
         for line in result.unmeasured:
             console.print(f"{result.name}: not measured: {line}")
-        if result.error is not None:
+        if result.error is not None and (result not in changed or len(changed) == 1):
             print(f"\n{result.name} was set aside:\n{result.error.render()}", file=sys.stderr)
+    if len(changed) > 1 and changed[0].error is not None:
+        line = changed_line(named, [result.name for result in changed], len(results), options)
+        print(f"\n{line}. The first:\n{changed[0].error.render()}", file=sys.stderr)
     if any(result.state == pool.STOPPED for result in results):
         raise stopped(command)
     if any(result.state == pool.FAILED for result in results):

@@ -11,6 +11,7 @@ from curriculum.config.studies import SwarmEntry
 from curriculum.errors import PlanError
 from curriculum.studies.mixtures import ArmMixture
 from curriculum.studies.study import Study
+from curriculum.units import show_share
 
 FROM_ZERO: Final = Fraction(1, 10)
 """The share around which a source is varied that the mixture gives no weight."""
@@ -52,6 +53,12 @@ def block_of(study: Study, swarm: SwarmEntry, base: ArmMixture) -> Block:
         return Block(centre=around, rest={})
     zero = [one.name for one in only if one.from_zero]
     for number, one in enumerate(only):
+        if one.from_zero and around.get(one.name):
+            raise PlanError(
+                f"`{swarm.around}` gives `{one.name}` a weight already: it is not added from 0",
+                place=study.place("vary", "mixture", "only", number),
+                hint=f"write `{one.name}`, which varies it around its {show_share(around[one.name])} there",
+            )
         if not one.from_zero and one.name not in around:
             raise PlanError(
                 f"`{swarm.around}` gives `{one.name}` no weight: nothing can vary",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from curriculum.config.project import Project
 from curriculum.errors import PlanError
-from curriculum.studies import table_question
+from curriculum.studies import proposal, table_question
 from curriculum.studies.arm_evidence import ArmEvidence, measure, read_digests
 from curriculum.studies.arms import CompiledStudy, compile_study
 from curriculum.studies.decision import Decision, Question
@@ -42,10 +42,9 @@ class DecisionInput:
             return list(self.remarks)
         lines = list(self.remarks)
         if missing := self.measured.missing:
-            shown = ", ".join(missing[:6]) + (f" and {len(missing) - 6} more" if len(missing) > 6 else "")
             lines.append(
-                f"{len(missing)} of {len(self.compiled.arms)} arms have not ended: {shown}; until then every verdict "
-                "is `suggested` at most"
+                f"{len(missing)} of {len(self.compiled.arms)} arms have not ended: {named(missing)}; until then every "
+                "verdict is `suggested` at most"
             )
         lines += [f"{entry.arm} is set aside: {entry.reason}" for entry in self.measured.set_aside]
         return lines
@@ -60,6 +59,11 @@ class DecisionInput:
             replace(verdict, word="suggested") if verdict.word == "shown" else verdict for verdict in decision.verdicts
         )
         return replace(decision, verdicts=verdicts, notes=(*lines, *decision.notes))
+
+
+def named(addresses: Sequence[str], most: int = 6) -> str:
+    """The first of these addresses, and how many more there are."""
+    return ", ".join(addresses[:most]) + (f" and {len(addresses) - most} more" if len(addresses) > most else "")
 
 
 def read_input(project: Project, name: str, size: str) -> DecisionInput:
@@ -96,5 +100,22 @@ def read_input(project: Project, name: str, size: str) -> DecisionInput:
         files=read_digests(compiled, measured),
         compiled=compiled,
         measured=measured,
-        notes=dropping_lines(compiled, measured.evidence),
+        notes=(*_replaced_proposal(compiled), *dropping_lines(compiled, measured.evidence)),
+    )
+
+
+def _replaced_proposal(compiled: CompiledStudy) -> tuple[str, ...]:
+    """A line where a proposal was fixed and rests on other arms than the study has now, so that its runs count no more.
+
+    It names these arms.
+    """
+    if not compiled.has_proposal or compiled.of_role("proposal"):
+        return ()
+    study = compiled.study
+    others = proposal.other_arms(study.project, study.name, study.size, compiled.plans)
+    if not others:
+        return ()
+    return (
+        f"the proposal that was fixed does not apply, and its runs do not count: it rests on other arms than those of "
+        f"now, {named(others)}",
     )

@@ -37,5 +37,7 @@ def fix_proposal(study: CompiledStudy, measured: ArmEvidence, decision: Decision
     if proposed is None or proposed.arm is not None or not proposed.shares:
         return False
     opened = study.study
-    proposal.write(opened.project, opened.name, opened.size, proposed.shares, study.plans, least=study.limits.least)
+    # of the plans that trained the arms: those of the files are others while text is missing
+    plans = {address: measured.plans[address] for address in study.plans}
+    proposal.write(opened.project, opened.name, opened.size, proposed.shares, plans, least=study.limits.least)
     return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from curriculum.errors import shortened
 from curriculum.studies.decision import RunCost
 from curriculum.studies.verdicts import Verdict, right_before
 from curriculum.units import counted, show_count, show_seconds
@@ -14,7 +15,7 @@ def goal_words(verdict: Verdict) -> str:
     if verdict.goal == "lower":
         return "lower"
     slack = f" + {verdict.slack:g}" if verdict.slack else ""
-    return f"keep {verdict.source} <= {verdict.against}{slack}"
+    return f"keep {shortened(verdict.source or '')} <= {verdict.against}{slack}"
 
 
 def figures(verdict: Verdict) -> str:

@@ -9,7 +9,8 @@ from rich.text import Text
 
 from curriculum.cli.view.schedules import order_view
 from curriculum.cli.view.tables import notes, share, table
-from curriculum.studies.decision import Contender, Decision, LawReport, Noise, Proposal, RunCost
+from curriculum.errors import shortened
+from curriculum.studies.decision import Contender, Decision, Kind, LawReport, Noise, Proposal, RunCost
 from curriculum.studies.verdict_words import figures, goal_words, setting_words, settled_by
 from curriculum.units import counted
 
@@ -31,7 +32,7 @@ def decision_view(decision: Decision, about: str | None, cost: RunCost, to_train
     if decision.contenders:
         parts += [Text(), _contenders(decision)]
     if decision.proposal is not None:
-        parts += [Text(), *_proposal(decision.proposal)]
+        parts += [Text(), *_proposal(decision.proposal, decision.kind)]
     parts += [Text(), *_verdicts(decision, cost, to_train)]
     return Group(*parts, *notes(decision.notes))
 
@@ -52,7 +53,13 @@ def _number(value: float | None, digits: int = 4) -> str:
 
 def _noise(noise: tuple[Noise, ...]) -> RenderableType:
     rows = (
-        (one.source, _number(one.windows), _number(one.runs), _number(one.tells, 3), str(one.runs_each or "-"))
+        (
+            shortened(one.source),
+            _number(one.windows),
+            _number(one.runs),
+            _number(one.tells, 3),
+            str(one.runs_each or "-"),
+        )
         for one in noise
     )
     return table("noise, nats", "#windows", "#between runs", "#detectable", "#by runs", rows=rows)
@@ -62,7 +69,7 @@ def _laws(laws: tuple[LawReport, ...]) -> RenderableType:
     better = {None: "-", True: "yes", False: "no"}
     rows = (
         (
-            law.source,
+            shortened(law.source),
             law.name,
             _number(law.left_out_error),
             _number(law.rank, 2),
@@ -77,29 +84,35 @@ def _laws(laws: tuple[LawReport, ...]) -> RenderableType:
 def _contenders(decision: Decision) -> RenderableType:
     sources = list(dict.fromkeys(name for one in decision.contenders for name in one.losses))[:_MOST_LOSSES]
     words = any(one.word for one in decision.contenders)
-    columns = ["", *(f"#{name}" for name in sources), "#mean of lower", ""]
+    columns = ["", *(f"#{shortened(name)}" for name in sources), "#mean of lower", ""]
     rows = [
-        [one.name, *(_number(one.losses.get(name)) for name in sources), _number(one.lower), _remark(one, words=words)]
+        [
+            shortened(one.name),
+            *(_number(one.losses.get(name)) for name in sources),
+            _number(one.lower),
+            _remark(one, words=words),
+        ]
         for one in decision.contenders
     ]
     return table(*columns, rows=rows)
 
 
 def _remark(one: Contender, *, words: bool) -> str:
-    parts = [f"breaks `{name}` by {excess:.3f}" for name, excess in one.breaks.items()]
+    parts = [f"breaks `{shortened(name)}` by {excess:.3f}" for name, excess in one.breaks.items()]
     if words and one.word:
         parts.insert(0, one.word)
     return ", ".join(parts)
 
 
-def _proposal(proposal: Proposal) -> list[RenderableType]:
+def _proposal(proposal: Proposal, kind: Kind) -> list[RenderableType]:
     if proposal.shares:
         rows = [
-            (name, share(value), _interval(proposal.intervals.get(name)))
+            (shortened(name), share(value), _interval(proposal.intervals.get(name)))
             for name, value in sorted(proposal.shares.items(), key=lambda pair: -pair[1])
             if value > 0
         ]
-        parts: list[RenderableType] = [table("proposal", "#share", "#by the law, 95%", rows=rows)]
+        heading = "proposal" if kind != "candidates" else f"proposal  {shortened(proposal.arm or '')}"
+        parts: list[RenderableType] = [table(heading, "#share", "#by the law, 95%", rows=rows)]
     else:
         parts = [Text(f"proposal  {proposal.arm}: {setting_words(proposal.settings or {})}")]
     if proposal.at_bound:
@@ -130,7 +143,7 @@ def _verdicts(decision: Decision, cost: RunCost, to_train: str | None) -> list[R
             "" if kept.of_trunks is None else f", over trunks {share(kept.of_trunks[0])}..{share(kept.of_trunks[1])}"
         )
         percent = "none" if kept.share is None else share(kept.share)
-        parts.append(Text(f"also     share that keeps `{kept.source}`: {percent}{spread}{trunks}"))
+        parts.append(Text(f"also     share that keeps `{shortened(kept.source)}`: {percent}{spread}{trunks}"))
     return parts
 
 

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from curriculum.cli.view import tables
 from curriculum.cli.view.compare import Column, marked, tables_that_fit
+from curriculum.errors import shortened
 from curriculum.studies.compare import StudyComparison, difference_words
 from curriculum.studies.verdicts import Difference
 from curriculum.units import counted
@@ -24,7 +25,7 @@ def study_comparison_view(comparison: StudyComparison, width: int) -> Renderable
     if against is not None:
         heading.append(f", each less `{against}`", style="not bold")
     labels = [
-        Column("arm", tuple(Text(row.arm) for row in rows)),
+        Column("arm", tuple(Text(shortened(row.arm)) for row in rows)),
         Column("runs", tuple(Text(str(row.runs)) for row in rows)),
     ]
 
@@ -33,12 +34,12 @@ def study_comparison_view(comparison: StudyComparison, width: int) -> Renderable
         if against is not None:
             pairs = zip(rows, cells, strict=True)
             less = ("=" if row.arm == against else difference_words(difference) for row, (_, difference) in pairs)
-            shown.append(Column(f"- {against}", tuple(map(marked, less))))
+            shown.append(Column(f"- {shortened(against)}", tuple(map(marked, less))))
         return shown
 
     groups = [group(LOWER, [(row.lower, row.lower_difference) for row in rows])]
     for source in comparison.sources:
-        groups.append(group(source, [(row.losses.get(source), row.differences.get(source)) for row in rows]))
+        groups.append(group(shortened(source), [(row.losses.get(source), row.differences.get(source)) for row in rows]))
     legend = Text(
         "\nlosses in nats a token, means over the runs of an arm; a difference is paired by run, ± one standard error: "
         "the larger of that between runs and that of the choice of held-out documents. * where the 95% interval "

@@ -165,6 +165,8 @@ def _proposal(data: StudyData) -> str:
         ]
         columns = ("source", "#around", "#proposed", "#by the law, 95%")
         parts.append(markup.table("The mixture that is proposed, and the one it is around", columns, rows))
+        if data.decision.kind == "candidates":
+            parts.insert(0, markup.paragraph(f"Proposed is the arm {proposal.arm}."))
     elif proposal is not None:
         settings = setting_words(proposal.settings or {})
         parts.append(markup.paragraph(f"Proposed is the arm {proposal.arm}: {settings}."))

@@ -195,6 +195,25 @@ def test_an_arm_whose_plan_changed_is_set_aside_and_the_others_stay(
     assert rows == {"new/add-code": "failed", "new/kept": "done", "new/kept.2": "done"}
 
 
+def test_several_arms_whose_plans_changed_are_reported_once_and_trained_again_without_their_folders(
+    studied: Path, tmp_path: Path, curriculum: Curriculum
+) -> None:
+    project = Path(shutil.copytree(studied, tmp_path / "project"))
+    edited = STUDY.replace("tokens: 1024", "tokens: 2048").replace("replicates: 2", "replicates: 3")
+    (project / "studies/new.yaml").write_text(edited)
+    again = curriculum(project, "run", "new", *FULL, check=False)
+    assert again.returncode == 1
+    said = " ".join(again.stderr.split())
+    assert "3 of 4 runs were trained with another plan than the files describe now" in said
+    assert "add-code, kept, kept.2; put the files back, or move the run folders of these arms away" in said
+    assert again.stderr.count("error:") == 1
+    for name in ARMS:
+        shutil.move(arm(project, name).path, tmp_path / name)
+    again = curriculum(project, "run", "new", *FULL)
+    rows = {line.split()[0]: line.split()[1] for line in again.stdout.splitlines() if line.startswith("new/")}
+    assert rows == {f"new/{name}": "done" for name in (*ARMS, "kept.3")}
+
+
 def test_once_it_is_decided_the_weights_of_arms_may_go_and_no_arm_is_trained_again(
     studied: Path, tmp_path: Path, curriculum: Curriculum
 ) -> None:

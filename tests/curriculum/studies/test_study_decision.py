@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import shutil
 from fractions import Fraction
 from functools import partial
@@ -128,3 +129,41 @@ def test_a_study_goes_from_its_arms_to_a_mixture_that_names_its_decision(project
 )
 def test_a_proposal_is_whole_parts_that_sum_to_all(shares: dict[str, float], weights: dict[str, int]) -> None:
     assert proposal.rounded(shares) == weights
+
+
+def test_of_arms_that_are_each_a_mixture_the_one_that_is_proposed_is_named(
+    project: Path, in_process: InProcess
+) -> None:
+    asks = "for: v1.1-math-code/continual\nvary: {list: [math-code, chinese]}\ngoal: {lower: {slimpajama: 1}}\n"
+    (project / "studies/named.yaml").write_text(asks)
+    study = compile_study(Project(project), "named", "rehearsal")
+    lower = {"mixture-chinese": 4.1}
+    pretend(study, lambda arm, source: lower.get(arm.point.name, 4.3) + random.Random(arm.name).gauss(0, 0.001), BEFORE)
+    code, out, err = in_process(project, "decide", "named")
+    assert code == 0, err
+    assert re.search(r"^proposal  mixture-chinese +share", out, re.MULTILINE)
+    code, out, err = in_process(project, "report", "named")
+    assert code == 0, err
+    assert "Proposed is the arm mixture-chinese." in next((project / "runs").rglob("*named*.html")).read_text()
+
+
+def test_a_name_of_a_column_that_is_too_long_is_shortened_in_what_is_shown(
+    tmp_path: Path, in_process: InProcess
+) -> None:
+    project = project_with(tmp_path, {}).root
+    long = "pages_" + "x" * 300
+    for file, at_one in (("shares", "{a:.2f},{b:.2f}"), ("losses", "{l:.4f},{m:.4f}")):
+        rows = (
+            at_one.format(a=at / 10, b=1 - at / 10, l=3 - at / 20 + at % 2 / 100, m=2 + at / 30) for at in range(1, 10)
+        )
+        text = "\n".join([f"index,{long},code", *(f"{at},{row}" for at, row in enumerate(rows))])
+        (project / f"{file}.csv").write_text(text + "\n")
+    (project / "studies").mkdir()
+    (project / "studies/csv.yaml").write_text(
+        f"table: {{shares: shares.csv, losses: losses.csv}}\ngoal: {{lower: {{code: 1}}, keep: {{{long}: 2.9}}}}\n"
+    )
+    for command in (("decide", "csv"), ("compare", "csv")):
+        code, out, err = in_process(project, *command)
+        assert code == 0, err
+        assert f"{long[:39]}…" in out
+        assert long[:41] not in out
