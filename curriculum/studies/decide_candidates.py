@@ -119,8 +119,21 @@ def _law(question: Question, evidence: Evidence, candidates: list[str]) -> tuple
     lacks = effective_rate.missing(rates, batches)
     if lacks is not None:
         return (), [f"the exponent of the batch is not measured: it needs {lacks}"]
-    law = effective_rate.fit(rates / rates[0], batches / batches[0], losses)
+    rates, batches = rates / rates[0], batches / batches[0]
+    law = effective_rate.fit(rates, batches, losses)
     terms = {"exponent": law.exponent, "power": law.power, "floor": law.floor, "scale": law.scale}
+    interval = "no interval, as no arm ran more than once"
+    if (noise := evidence.spread(question.lower)) is not None:
+        errors = noise[0] / np.sqrt([len(evidence.runs(arm)) for arm in candidates])
+        low, high = effective_rate.exponent_interval(rates, batches, losses, errors, noise[1])
+        terms |= {"exponent low": low, "exponent high": high}
+        interval = f"95% {low:.2f} to {high:.2f}, by the noise between runs"
+    notes = [f"arms of equal rate / batch^{law.exponent:.2f} end alike ({interval})"]
+    if law.at_bound:
+        notes.append(
+            f"the exponent of the batch is at its bound, {law.exponent:.2f}: these arms do not measure it; more rates "
+            "at each batch would"
+        )
     error = float(np.sqrt(law.error / len(losses)))
     report = LawReport(
         source="mean of lower",
@@ -130,11 +143,11 @@ def _law(question: Question, evidence: Evidence, candidates: list[str]) -> tuple
         objective=error,
         left_out_error=None,
         other_error=None,
-        rank=shared.rank(law.predict(rates / rates[0], batches / batches[0]), losses),
+        rank=shared.rank(law.predict(rates, batches), losses),
         own_share_rank=None,
         half_width=None,
     )
-    return (report,), [f"arms of equal rate / batch^{law.exponent:.2f} end alike"]
+    return (report,), notes
 
 
 def _with_word(row: Contender, judged: dict[str, tuple[Verdict, ...]]) -> Contender:

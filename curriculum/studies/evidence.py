@@ -140,6 +140,16 @@ class Evidence:
         values = list(self._weighted(arm, weights).values())
         return float(np.mean(values)) if values else None
 
+    def spread(self, weights: Mapping[str, float]) -> tuple[float, int] | None:
+        """The standard deviation of the weighted mean loss between runs of an arm, pooled, and its degrees of freedom.
+
+        None where no arm ran more than once.
+        """
+        each = [list(self._weighted(arm, weights).values()) for arm in self.repeated]
+        freedom = sum(len(values) - 1 for values in each if values)
+        squares = sum(float(((np.array(values) - np.mean(values)) ** 2).sum()) for values in each if values)
+        return (float(np.sqrt(squares / freedom)), freedom) if freedom else None
+
     def _weighted(self, arm: str, weights: Mapping[str, float]) -> dict[Run, float]:
         total = sum(weights.values())
         each = [(weight / total, self.losses(arm, source)) for source, weight in weights.items() if weight]

@@ -16,6 +16,7 @@ from curriculum.studies.laws.huber import Array
 _EXPONENTS = np.linspace(0.0, 2.0, 81)
 _POWERS = np.concatenate([np.linspace(-2.0, -0.05, 40), np.linspace(0.05, 2.0, 40)])
 LEAST_RATES = 3
+RESAMPLES = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,11 @@ class EffectiveRateLaw:
     exponent: float
     power: float
     error: float
+
+    @property
+    def at_bound(self) -> bool:
+        """Whether the exponent is the smallest or the largest that is tried: the best may be beyond it."""
+        return self.exponent in (float(_EXPONENTS[0]), float(_EXPONENTS[-1]))
 
     def predict(self, rates: Array, batches: Array) -> Array:
         """Losses in nats, shape `[n]`."""
@@ -64,3 +70,14 @@ def fit(rates: Array, batches: Array, losses: Array) -> EffectiveRateLaw:
             )
     assert best is not None
     return best
+
+
+def exponent_interval(rates: Array, batches: Array, losses: Array, errors: Array, freedom: int) -> tuple[float, float]:
+    """The 95% interval of the exponent, by fits to losses with other noise: `errors` are standard errors, shape `[n]`.
+
+    They were measured with so many degrees of freedom, which Student's t allows for. It ends at the bounds of a fit.
+    """
+    draw = np.random.default_rng(0)
+    noise = draw.standard_t(freedom, (RESAMPLES, len(losses))) * errors
+    low, high = np.percentile([fit(rates, batches, losses + one).exponent for one in noise], (2.5, 97.5))
+    return float(low), float(high)

@@ -326,3 +326,34 @@ def test_a_cooldown_takes_the_fewest_steps_that_are_not_distinguishable_from_the
     assert decision.laws[0].terms["exponent"] == pytest.approx(0.5, abs=0.1)
     assert decision.proposal is not None
     assert decision.proposal.settings == {"batch": 3584.0, "learning_rate": 0.25}
+    low, high = (decision.laws[0].terms[f"exponent {end}"] for end in ("low", "high"))
+    assert low < 0.5 < high
+    assert 0.01 < high - low < 0.5
+    assert f"(95% {low:.2f} to {high:.2f}, by the noise between runs)" in decision.notes[0]
+    once = decide(
+        Question("cooldown", "cooldown", {"text": 1.0}, {}), Evidence(tuple(r for r in rows if r.replicate == 1))
+    )
+    assert "no interval, as no arm ran more than once" in once.notes[0]
+    assert once.laws[0].terms.keys() == {"exponent", "power", "floor", "scale"}
+
+
+def test_an_exponent_of_the_batch_at_its_bound_is_reported_as_not_measured() -> None:
+    def decided(exponent: float) -> tuple[str, ...]:
+        rows = [
+            Row(
+                f"{batch:g}-{rate:g}",
+                1,
+                1,
+                "swarm",
+                {"batch": batch, "learning_rate": rate},
+                "text",
+                3.0 + 0.1 * rate / batch**exponent,
+            )
+            for batch in (1.0, 4.0)
+            for rate in (1.0, 0.5, 0.25)
+        ]
+        return decide(Question("cooldown", "cooldown", {"text": 1.0}, {}), Evidence(tuple(rows))).notes
+
+    for exponent, bound in ((3.0, "2.00"), (-1.0, "0.00")):
+        assert any(f"is at its bound, {bound}: these arms do not measure it" in note for note in decided(exponent))
+    assert not any("at its bound" in note for note in decided(0.5))
