@@ -89,11 +89,11 @@ def _best(question: Question, evidence: Evidence, candidates: list[str], judged:
     """The lowest mean of `lower` among the candidates that were shown, else among those that no limit contradicts."""
     shown = [arm for arm in candidates if judged[arm] and all(verdict.shown for verdict in judged[arm])]
     allowed = [arm for arm in candidates if all(verdict.word != "contrary" for verdict in judged[arm])]
-    return min(shown or allowed or candidates, key=lambda arm: evidence.mean(arm, question.lower) or 0.0)
+    return min(shown or allowed or candidates, key=lambda arm: evidence.level(arm, question.lower) or 0.0)
 
 
 def _cheapest(question: Question, evidence: Evidence, candidates: list[str], notes: list[str]) -> str:
-    lowest = min(candidates, key=lambda arm: evidence.mean(arm, question.lower) or 0.0)
+    lowest = min(candidates, key=lambda arm: evidence.level(arm, question.lower) or 0.0)
     equal = [lowest]
     for arm in candidates:
         gap = None if arm == lowest else difference(evidence, arm, lowest, question.lower)
@@ -115,7 +115,7 @@ def _law(question: Question, evidence: Evidence, candidates: list[str]) -> tuple
     """The law of rate and batch for the mean of `lower`, or what is missing for one."""
     rates = np.array([_number(evidence, arm, "learning_rate") for arm in candidates])
     batches = np.array([_number(evidence, arm, "batch") for arm in candidates])
-    losses = np.array([evidence.mean(arm, question.lower) for arm in candidates], dtype=np.float64)
+    losses = np.array([evidence.level(arm, question.lower) for arm in candidates], dtype=np.float64)
     lacks = effective_rate.missing(rates, batches)
     if lacks is not None:
         return (), [f"the exponent of the batch is not measured: it needs {lacks}"]

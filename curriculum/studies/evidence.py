@@ -140,6 +140,16 @@ class Evidence:
         values = list(self._weighted(arm, weights).values())
         return float(np.mean(values)) if values else None
 
+    def level(self, arm: str, weights: Mapping[str, float]) -> float | None:
+        """`mean`, of each run without what its trunk adds to all arms: comparable between arms of one trunk each."""
+        total = sum(weights.values())
+        adds = {source: self._trunk_effects(source) for source, weight in weights.items() if weight}
+        values = [
+            loss - sum(weights[source] / total * adds[source][run.seed] for source in adds)
+            for run, loss in self._weighted(arm, weights).items()
+        ]
+        return float(np.mean(values)) if values else None
+
     def spread(self, weights: Mapping[str, float]) -> tuple[float, int] | None:
         """The standard deviation of the weighted mean loss between runs of an arm, pooled, and its degrees of freedom.
 

@@ -19,7 +19,7 @@ METHOD = 4
 """Raised when a version answers differently from the same evidence: that is no fault of an earlier record.
 
 2: intervals of shares allow for the ridge of the laws. 3: they are symmetric; losses outside the goal are named.
-4: the exponent of a cooldown's batch has an interval.
+4: the exponent of a cooldown's batch has an interval; candidates are compared without what their trunk adds.
 """
 DECISIONS = "decisions"
 CURVE = "curve"

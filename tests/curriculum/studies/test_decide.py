@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from simulated_studies import evidence, mixture
 
 from curriculum.studies import programme
 from curriculum.studies.decide import decide
-from curriculum.studies.decision import Keep, Question, Undecidable
+from curriculum.studies.decision import Decision, Keep, Question, Undecidable
 from curriculum.studies.evidence import Evidence, Row
 from curriculum.studies.laws.mixture import MixtureLaw
 from curriculum.studies.programme import Programme
@@ -335,6 +335,27 @@ def test_a_cooldown_takes_the_fewest_steps_that_are_not_distinguishable_from_the
     )
     assert "no interval, as no arm ran more than once" in once.notes[0]
     assert once.laws[0].terms.keys() == {"exponent", "power", "floor", "scale"}
+
+
+def test_what_a_trunk_adds_to_its_arms_moves_neither_the_exponent_nor_the_best_candidate() -> None:
+    def decided(kind: Literal["cooldown", "candidates"], luck: float) -> Decision:
+        rows = [
+            Row("kept", number, seed, "control", {}, "text", 3.2 + luck * (seed == 2))
+            for number, seed in ((1, 1), (2, 2))
+        ]
+        grid = [(batch, rate) for batch in (1.0, 4.0) for rate in (1.0, 0.5, 0.25, 0.125)]
+        for at, (batch, rate) in enumerate(grid):  # trunks alternate in step with the rate
+            loss = 3.0 + 0.1 * rate / batch**0.5 + luck * (at % 2)
+            settings = {"batch": batch, "learning_rate": rate}
+            rows.append(Row(f"{batch:g}-{rate:g}", 1, 1 + at % 2, "swarm", settings, "text", loss))
+        return decide(Question("cooldown", kind, {"text": 1.0}, {}), Evidence(tuple(rows)))
+
+    even, lucky = (decided("cooldown", luck) for luck in (0.0, 0.1))
+    assert lucky.laws[0].terms["exponent"] == pytest.approx(even.laws[0].terms["exponent"], abs=1e-3)
+    for luck in (0.0, 0.1, -0.1):
+        best = decided("candidates", luck).proposal
+        assert best is not None
+        assert best.arm == "4-0.125"
 
 
 def test_an_exponent_of_the_batch_at_its_bound_is_reported_as_not_measured() -> None:
