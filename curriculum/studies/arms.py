@@ -209,14 +209,17 @@ def _check_budget(compiled: CompiledStudy) -> None:
         return
     longest = max(expected)
     fewer, shorter = int(budget.amount // longest), int(budget.amount // runs)
-    ways = [f"`tokens: {_round_down(shorter)}` for each arm"]
+    ways = []
+    if shorter > study.tokens(Length(1, "steps"), "budget"):
+        ways.append(f"`tokens: {_round_down(shorter)}` for each arm")
     if fewer > 0:
         ways.append(f"{counted(fewer, 'run')} of {show_count(longest)}")
     raise PlanError(
         f"{counted(runs, 'run')} {'is' if runs == 1 else 'are'} {show_count(total)} tokens, "
         f"{show_count(int(budget.amount))} allowed",
         place=study.place("budget"),
-        hint=f"{' or '.join(ways)} would fit; lengths and budget are full-size at every size",
+        hint=f"{' or '.join(ways) or 'no arm of a whole step'} would fit; lengths and budget are full-size at every "
+        "size",
     )
 
 
