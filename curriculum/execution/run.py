@@ -81,7 +81,9 @@ def _check_launcher(request: RunRequest) -> None:
 
 def prepared(request: RunRequest, texts: PreparedText, stop: StopFlag) -> PreparedText | None:
     """Prepare what the lineage lacks, and refuse what does not fit a started stage; None when it was stopped."""
-    check = partial(check_started, request.project, accept=request.accept_change, prepared=False)
+    check = partial(
+        check_started, request.project, accept=request.accept_change, prepared=False, of_study=request.arm is not None
+    )
     check_tokenizer(texts)
     check(texts.compiled)
     _check_points(request, texts.compiled)
@@ -140,7 +142,7 @@ def _check_prepared(request: RunRequest, compiled: Compiled) -> None:
     """Refuse a lineage, with all its text prepared, that a started stage or a branch point does not fit."""
     request.listener.plan_compiled(compiled)
     train.refuse_changed(request, compiled)
-    check_started(request.project, compiled, accept=request.accept_change)
+    check_started(request.project, compiled, accept=request.accept_change, of_study=request.arm is not None)
     _check_points(request, compiled)
 
 
@@ -205,7 +207,8 @@ def outline(request: RunRequest, compiled: Compiled, texts: PreparedText) -> Ite
     """What `run` would write and start now, stage by stage, as lines."""
     check_machine(request, compiled)
     check_tokenizer(texts)
-    check_started(request.project, compiled, accept=request.accept_change, prepared=False)
+    of_study = request.arm is not None
+    check_started(request.project, compiled, accept=request.accept_change, prepared=False, of_study=of_study)
     folders = {stage.name: stage_folder(request.project, compiled, stage) for stage in compiled.stages}
     done = {stage.name for stage in compiled.stages if is_finished(folders[stage.name], stage)}
     if request.machine_entry.launcher == "slurm":

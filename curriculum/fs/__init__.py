@@ -39,6 +39,7 @@ from curriculum.fs.publish import (
     ASIDE as ASIDE,
     REMOVED as REMOVED,
     build_directory as build_directory,
+    move as move,
     publish as publish,
     remove_tree as remove_tree,
     set_aside as set_aside,

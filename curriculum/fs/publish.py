@@ -67,6 +67,16 @@ def set_aside(folder: Path, prefix: str = ASIDE) -> Path:
     return aside
 
 
+def move(folder: Path, target: Path) -> None:
+    """Rename a directory durably to `target`, whose own folder is made; FileExistsError when it exists."""
+    make_directory(target.parent)
+    if target.exists():
+        raise FileExistsError(f"{target} exists")
+    os.rename(folder, target)
+    fsync(target.parent)
+    fsync(folder.parent)
+
+
 def remove_tree(folder: Path) -> None:
     """Delete a directory after renaming it, so that a crash leaves no incomplete directory under its name."""
     remove(set_aside(folder, REMOVED))

@@ -1,10 +1,16 @@
 """Which edits of the files a started stage accepts: only what its training has not reached, and only on request.
 
 A stage that has not started follows the files. A change strictly after a started stage's last checkpoint is accepted
-on request, and the old plan is kept. Any other change is refused.
+on request, and the old plan is kept. Any other change is refused, but of an arm of a study, which is trained again on
+request: its run is kept apart.
 """
 
 from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from typing import Final
 
 from curriculum import fs
 from curriculum.artifacts import checkpoints
@@ -17,26 +23,37 @@ from curriculum.runs.drift import PlanDrift, describe, find_drift
 from curriculum.runs.folders import address_at, stage_folder
 from curriculum.units import show_exact
 
+REPLACED: Final = ".replaced"
+"""The folder beside the arms of a study that keeps the runs of other plans."""
 
-def check_started(project: Project, compiled: Compiled, *, accept: bool = False, prepared: bool = True) -> None:
+
+def check_started(
+    project: Project, compiled: Compiled, *, accept: bool = False, prepared: bool = True, of_study: bool = False
+) -> None:
     """Compare every started stage's stored plan with the files; Drift shows the difference and what to do.
 
     Before the text is `prepared`, what depends on it is not compared and nothing is accepted yet: an edit is refused
-    before hours of preparation, and missing data is no difference.
+    before hours of preparation, and missing data is no difference. A curriculum `of_study` is an arm's: its own stages
+    start again from where they leave the others.
     """
     for drift in find_drift(project, compiled, prepared=prepared):
         if drift.saved is None:
             if prepared:  # without a checkpoint nothing is lost with the old plan
                 _replace(project, compiled, drift)
             continue
+        again = of_study and not drift.ahead and drift.stage.setting.curriculum == compiled.curriculum
+        if again and accept:
+            if prepared:
+                _set_aside(project, compiled, drift)
+            continue
         if not (drift.ahead and accept):
-            raise _refusal(project, compiled, drift, drift.saved)
+            raise _refusal(project, compiled, drift, drift.saved, again=again)
         if not prepared:
             return  # later stages are compared once the change is accepted
         _replace(project, compiled, drift)
 
 
-def _refusal(project: Project, compiled: Compiled, drift: PlanDrift, saved: int) -> Drift:
+def _refusal(project: Project, compiled: Compiled, drift: PlanDrift, saved: int, *, again: bool) -> Drift:
     stage, compared = drift.stage, drift.compared()
     if compared.same:  # other parameters of, as far as can be shown, the same functions
         return Drift(
@@ -53,6 +70,8 @@ def _refusal(project: Project, compiled: Compiled, drift: PlanDrift, saved: int)
     )
     if drift.ahead:
         hint = "the change is ahead of the last checkpoint: `--accept-change` resumes with it and keeps the old plan"
+    elif again:
+        hint = f"put the files back; or `--accept-change` trains it again, and keeps this run in {REPLACED}/"
     else:
         hint = _way_out(compiled, drift, stage_folder(project, compiled, stage), first.same_until)
     return Drift(
@@ -81,7 +100,22 @@ def _way_out(compiled: Compiled, drift: PlanDrift, folder: StageFolder, position
 
 
 def _replace(project: Project, compiled: Compiled, drift: PlanDrift) -> None:
-    """Replace the stage's stored plan, while no process supervises or trains it; Busy when one does."""
+    """Replace the stage's stored plan; Busy as `_untrained` raises it."""
+    with _untrained(project, compiled, drift) as folder:
+        _replace_plan(folder, drift.stage.plan)
+
+
+def _set_aside(project: Project, compiled: Compiled, drift: PlanDrift) -> None:
+    """Move the run folder of an arm's stage to where no run is looked for; Busy as `_untrained` raises it."""
+    with _untrained(project, compiled, drift) as folder:
+        kept, name = folder.path.parent / REPLACED, folder.path.name
+        number = next(at for at in itertools.count(1) if not (kept / f"{name}-{at:04d}").exists())
+        fs.move(folder.path, kept / f"{name}-{number:04d}")
+
+
+@contextlib.contextmanager
+def _untrained(project: Project, compiled: Compiled, drift: PlanDrift) -> Iterator[StageFolder]:
+    """The stage's run folder, while no process supervises or trains it; Busy when one does, or changed its plan."""
     stage = drift.stage
     folder = stage_folder(project, compiled, stage)
     supervised = fs.Lock(folder.supervised, f"`{stage.name}`")
@@ -92,7 +126,7 @@ def _replace(project: Project, compiled: Compiled, drift: PlanDrift) -> None:
                 f"another process has just put another plan for `{stage.name}` in place",
                 hint="run the same command again",
             )
-        _replace_plan(folder, stage.plan)
+        yield folder
 
 
 def _replace_plan(folder: StageFolder, plan: StagePlan) -> None:

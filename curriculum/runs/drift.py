@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class PlanDrift:
     """A started stage whose current `plan` differs from the `stored` one.
 
-    `saved` is the position of the last checkpoint in tokens, None without one. `ahead` is whether the two plans are
-    equal up to there and the stage is not done.
+    `saved` is the position of the last checkpoint in tokens, or of the end of a stage that is done and has none, None
+    without either. `ahead` is whether the two plans are equal up to there and the stage is not done.
     """
 
     stage: CompiledStage
@@ -92,14 +92,15 @@ def find_drift(project: Project, compiled: Compiled, *, prepared: bool = False) 
         if stored.fingerprint == plan.fingerprint:
             continue
         folder = folders.stage_folder(project, compiled, stage)
-        last = checkpoints.latest(folder)
-        if last is None:
+        last, done = checkpoints.latest(folder), folder.done.exists()
+        if last is None and not done:
             yield PlanDrift(stage, stored, plan, None, ahead=True)
             continue
-        if stage.stop <= last.position and _same_until(stored, plan, min(last.position, stage.stop)):
+        # `prune` may have deleted the weights of a stage that ended
+        saved = stored.end if last is None else last.position
+        if stage.stop <= saved and _same_until(stored, plan, min(saved, stage.stop)):
             continue  # this lineage leaves the stage before they differ
-        ahead = _same_until(stored, plan, last.position) and not folder.done.exists()
-        yield PlanDrift(stage, stored, plan, last.position, ahead)
+        yield PlanDrift(stage, stored, plan, saved, ahead=not done and _same_until(stored, plan, saved))
 
 
 def as_trained(project: Project, compiled: Compiled) -> tuple[Compiled, tuple[str, ...]]:

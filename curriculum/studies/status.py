@@ -96,6 +96,5 @@ def changed_line(study: str, changed: Sequence[str], arms: int, options: str) ->
     return (
         f"{len(changed)} of {counted(arms, 'run')} {'was' if len(changed) == 1 else 'were'} trained with another plan "
         f"than the files describe now, and no decision counts them: {', '.join(names)}{more}; "
-        f"put the files back, or move the run folders of these arms away and `curriculum run {study}{options}` trains "
-        "them again"
+        f"put the files back, or `curriculum run {study}{options} --accept-change` trains them again"
     )

@@ -195,23 +195,36 @@ def test_an_arm_whose_plan_changed_is_set_aside_and_the_others_stay(
     assert rows == {"new/add-code": "failed", "new/kept": "done", "new/kept.2": "done"}
 
 
-def test_several_arms_whose_plans_changed_are_reported_once_and_trained_again_without_their_folders(
+@pytest.mark.promise(
+    "Arms of an edited study are set aside by name; `--accept-change` trains them again and keeps their runs"
+)
+def test_several_arms_whose_plans_changed_are_reported_once_and_trained_again_on_request(
     studied: Path, tmp_path: Path, curriculum: Curriculum
 ) -> None:
     project = Path(shutil.copytree(studied, tmp_path / "project"))
+    shutil.rmtree(arm(project, "add-code").checkpoints)  # as `prune` leaves it: what it measured is of its plan alone
     edited = STUDY.replace("tokens: 1024", "tokens: 2048").replace("replicates: 2", "replicates: 3")
     (project / "studies/new.yaml").write_text(edited)
+    before, trunk = ended(project), StageFolder(project / "runs/full/trunk/basic").newest_attempt()
     again = curriculum(project, "run", "new", *FULL, check=False)
     assert again.returncode == 1
     said = " ".join(again.stderr.split())
     assert "3 of 4 runs were trained with another plan than the files describe now" in said
-    assert "add-code, kept, kept.2; put the files back, or move the run folders of these arms away" in said
+    assert "add-code, kept, kept.2; put the files back, or `curriculum run new --accept-change` trains" in said
     assert again.stderr.count("error:") == 1
-    for name in ARMS:
-        shutil.move(arm(project, name).path, tmp_path / name)
-    again = curriculum(project, "run", "new", *FULL)
-    rows = {line.split()[0]: line.split()[1] for line in again.stdout.splitlines() if line.startswith("new/")}
-    assert rows == {f"new/{name}": "done" for name in (*ARMS, "kept.3")}
+    assert ended(project) == before
+    kept = project / "runs/full/new/.replaced"
+    for _ in range(2):  # the second time all fit the files
+        again = curriculum(project, "run", "new", *FULL, "--accept-change")
+        rows = {line.split()[0]: line.split()[1] for line in again.stdout.splitlines() if line.startswith("new/")}
+        assert rows == {f"new/{name}": "done" for name in (*ARMS, "kept.3")}
+        assert sorted(path.name for path in kept.iterdir()) == sorted(f"{name}-0001" for name in ARMS)
+    assert {name: json.loads((kept / f"{name}-0001/DONE").read_bytes()) for name in ARMS} == {
+        name: end
+        for name, (end, _) in before.items()  # type: ignore[misc]
+    }
+    assert ended(project) != before
+    assert StageFolder(project / "runs/full/trunk/basic").newest_attempt() == trunk, "what all share is trained once"
 
 
 def test_once_it_is_decided_the_weights_of_arms_may_go_and_no_arm_is_trained_again(

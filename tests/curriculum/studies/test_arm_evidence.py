@@ -88,7 +88,7 @@ def test_plan_and_status_name_the_arms_that_a_changed_mixture_trains_again(
     for verb in ("plan", "status"):
         said = " ".join(in_process(project, verb, "domains", "--size", "rehearsal")[1].split())
         assert f"{len(changed)} of 27 runs were trained with another plan" in said
-        assert "move the run folders of these arms away and `curriculum run domains" in said
+        assert "put the files back, or `curriculum run domains --accept-change` trains them again" in said
 
 
 def test_every_run_of_every_arm_gives_a_row_for_each_source(study: CompiledStudy) -> None:
