@@ -32,7 +32,7 @@ ROOM = 8 << 30
 
 
 def pytest_configure() -> None:
-    """Folders of tests lie in memory where it has room: on a disk each of the many fsyncs waits some milliseconds.
+    """Folders of tests are in memory where it has room: on a disk each of the many fsyncs waits some milliseconds.
 
     What a shell starts in the background ignores Ctrl-C, and so would every process that a test interrupts.
     """
