@@ -209,7 +209,7 @@ def source_plans(
             segments = next_epoch(old.segments, used, states, choice.out_of, excluded)
         else:
             segments = extend(old.segments, states, used, excluded, since.get(name, 0))
-            if (part := stage.mixture.take.get(name, Fraction(1))) < 1 and not since.get(name, 0):
+            if (part := stage.mixture.take.get(name, Fraction(1))) < 1:
                 segments = ending_early(segments, used, _taken_windows(stage, name, choice, part))
         reseeds = () if choice.order == "in-order" else _reseeds(setting, old, used)
         plans[name] = SourcePlan(dataset=choice.dataset, segments=segments, order=choice.order, reseeds=reseeds)

@@ -90,8 +90,26 @@ def test_the_same_part_again_changes_nothing_and_a_smaller_one_is_of_the_part() 
     assert tenth[1].first_item == 44
     assert ending_early(half, 61, 9) == half, "the first pass is over"
     assert ending_early([WHOLE], 90, 9) == (WHOLE,)
-    grown = (WHOLE, Segment(first_item=90, pass_number=0, windows=10, first_window=90))
-    assert ending_early(grown, 30, 9) == grown, "two texts are no part of one order"
+    for more in (10, 60):
+        grown = (WHOLE, Segment(first_item=90, pass_number=0, windows=more, first_window=90))
+        assert ending_early(grown, 30, 9) == grown, "two texts are no part of one order"
+
+
+@pytest.mark.parametrize("order", ["shuffled", "in-order"])
+def test_a_place_outside_of_a_part_is_refused_and_one_number_gives_one(order: str) -> None:
+    segments = ending_early([WHOLE], 30, 45)
+    source = SourcePlan(dataset="d", segments=segments, order=order)  # type: ignore[arg-type]
+    found = source.permutation(segments[1], 1, seed=1, source="s")
+    assert found is not None
+    assert isinstance(found(44), int)
+    assert found.inverse(found(44)) == 44
+    assert isinstance(found.inverse(found(0)), int)
+    for beyond in (45, -1):
+        with pytest.raises(ValueError, match="place in the order"):
+            found(beyond)
+    for beyond in (90, -1):
+        with pytest.raises(ValueError, match="place in the order"):
+            found.inverse(beyond)
 
 
 STAGES = "from: root\nstages:\n  - {name: s0, until: %s, mixture: %s%s}\n"
